@@ -1,0 +1,60 @@
+# Everything that a developer or CI runs. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
+
+PYTHON ?= python3
+CACHE := $(or $(VLLM_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-operator)
+export VLLM_OPERATOR_CACHE := $(CACHE)
+# One environment per lock file and interpreter, outside the repository: clones share it, an edit of the lock makes a new one.
+VENV := $(CACHE)/venv-$(shell { cat requirements/dev.txt; $(PYTHON) -VV; } 2>/dev/null | sha256sum | cut -c1-12)
+BIN := $(VENV)/bin
+export PYTHONPATH := operator:tests
+export PYTHONDONTWRITEBYTECODE := 1
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+venv: $(VENV)/.done ## create the pinned virtual environment (cached outside the repository)
+$(VENV)/.done: requirements/dev.txt
+	@scripts/make-venv "$(PYTHON)" "$(VENV)"
+
+venv-path: venv ## print where the virtual environment is
+	@echo $(VENV)
+
+lock: ## resolve requirements/*.in into hashed lock files (names, versions and hashes only)
+	@scripts/lock
+
+check: venv ## lint, format, types, import layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m vllm_operator crd --check
+	$(BIN)/python scripts/generate.py --check
+
+crd: venv ## write the CRD, its copies and the generated documentation
+	$(BIN)/python -m vllm_operator crd
+	$(BIN)/python scripts/generate.py
+
+unit: venv ## pure tests, no cluster
+	$(BIN)/python -m pytest tests/unit
+
+cluster-test: venv ## tests against a real control plane on this machine
+	$(BIN)/python -m pytest tests/cluster
+
+test: venv ## everything that passes without a GPU and without Docker
+	$(BIN)/python -m pytest tests
+
+golden: venv ## rewrite the reviewed manifests in tests/golden from the samples
+	$(BIN)/python -m pytest tests/unit/test_golden.py --update-golden
+
+bench: venv ## measure convergence beside a bare client writing the same children
+	$(BIN)/python -m bench
+
+demo: venv ## local cluster, operator, samples: Ready on simulated GPU nodes
+	$(BIN)/python -m demo
+
+demo-down: venv ## stop what `make demo` started
+	$(BIN)/python -m demo --down

@@ -1,0 +1,1 @@
+"""Turn one VLLMDeployment into a sized, production vLLM service on Kubernetes."""
