@@ -1,0 +1,282 @@
+"""`spec.engine`: how vLLM itself is started."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from vllm_operator.api.base import (
+    ApiObject,
+    EnvName,
+    LabelName,
+    ObjectName,
+    Passthrough,
+    Rule,
+    SecretKey,
+    Text,
+    Word,
+    has_version,
+)
+
+
+class Profile(StrEnum):
+    """A named set of engine settings; it fills only what the spec leaves unset."""
+
+    BALANCED = "Balanced"
+    THROUGHPUT = "Throughput"
+    LATENCY = "Latency"
+    LONG_CONTEXT = "LongContext"
+
+
+class KeySelector(ApiObject):
+    """One key of a Secret or ConfigMap in the resource's namespace."""
+
+    name: ObjectName
+    """Name of the object."""
+
+    key: SecretKey
+    """Key inside it."""
+
+    optional: bool = False
+    """Whether the pod may start without it."""
+
+
+class EnvSource(ApiObject):
+    """Where the value of an environment variable comes from."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].filter(x, x).size() == 1",
+            "name exactly one of secretKeyRef, configMapKeyRef and fieldRef",
+            lambda s: [s.secret_key_ref, s.config_map_key_ref, s.field_ref].count(None) == 2,  # noqa: PLR2004
+        ),
+    )
+
+    secret_key_ref: KeySelector | None = None
+    """A key of a Secret."""
+
+    config_map_key_ref: KeySelector | None = None
+    """A key of a ConfigMap."""
+
+    field_ref: Passthrough | None = None
+    """A field of the pod, as in `env[].valueFrom.fieldRef` of a container."""
+
+
+RESERVED_ENV = (
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HOME",
+    "TMPDIR",
+    "VLLM_API_KEY",
+    "VLLM_CACHE_ROOT",
+    "VLLM_CONFIG_ROOT",
+    "VLLM_PORT",
+)
+_RESERVED_CEL = ", ".join(f"'{name}'" for name in RESERVED_ENV)
+
+
+class EnvVar(ApiObject):
+    """One environment variable of the server, and of the preload Job (so that a hub mirror or a proxy serves both)."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!(self.name in [{_RESERVED_CEL}])",
+            "this variable is set by the operator: use model.tokenSecretRef for HF_TOKEN, auth.apiKeySecretRef for "
+            "VLLM_API_KEY, and leave HF_HOME, HF_HUB_OFFLINE, HOME, TMPDIR, VLLM_CACHE_ROOT, VLLM_CONFIG_ROOT and "
+            "VLLM_PORT alone",
+            lambda s: s.name not in RESERVED_ENV,
+        ),
+        Rule(
+            "!(has(self.value) && has(self.valueFrom))",
+            "name value or valueFrom, not both",
+            lambda s: s.value is None or s.value_from is None,
+        ),
+    )
+
+    name: EnvName
+    """Name of the variable."""
+
+    value: Annotated[str, Field(max_length=4096)] | None = None
+    """Its value."""
+
+    value_from: EnvSource | None = None
+    """Where its value comes from instead."""
+
+
+# Methods by whether they bring a second model: vllm.config.speculative of vLLM 0.32.
+DRAFTLESS_METHODS = ("ngram", "suffix", "mtp")
+DRAFT_METHODS = ("draft_model", "eagle", "eagle3", "medusa", "mlp_speculator")
+
+
+class Speculative(ApiObject):
+    """Speculative decoding: propose tokens cheaply, verify them in one step of the model."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.method in ['draft_model', 'eagle', 'eagle3', 'medusa', 'mlp_speculator']) == has(self.model)",
+            "model names the draft model of the methods draft_model, eagle, eagle3, medusa and mlp_speculator; "
+            "ngram, suffix and mtp have none",
+            lambda s: (s.method in DRAFT_METHODS) == (s.model is not None),
+        ),
+    )
+
+    method: Literal["ngram", "suffix", "mtp", "draft_model", "eagle", "eagle3", "medusa", "mlp_speculator"] = "ngram"
+    """How tokens are proposed."""
+
+    tokens: Annotated[int, Field(ge=1, le=32)] = 4
+    """How many tokens are proposed per step."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^hf://[^/\s]+/[^/\s]+$")] | None = None
+    """The draft model, as `hf://organisation/name`; it is downloaded with the model."""
+
+
+class LoRAAdapter(ApiObject):
+    """One static LoRA adapter."""
+
+    name: LabelName
+    """Name that clients ask for as `model`."""
+
+    source: Annotated[str, Field(max_length=256, pattern=r"^hf://[^/\s]+/[^/\s]+$")]
+    """Where it comes from, as `hf://organisation/name`; it is downloaded with the model."""
+
+
+# Choices of --max-lora-rank in vLLM 0.32.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class LoRA(ApiObject):
+    """LoRA adapters that are served beside the model."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.maxRank in [1, 8, 16, 32, 64, 128, 256, 320, 512]",
+            "maxRank must be one that vLLM knows: 1, 8, 16, 32, 64, 128, 256, 320 or 512",
+            lambda s: s.max_rank in LORA_RANKS,
+        ),
+        Rule(
+            "self.adapters.all(a, self.adapters.exists_one(b, b.name == a.name))",
+            "every adapter needs a name of its own",
+            lambda s: len({a.name for a in s.adapters}) == len(s.adapters),
+        ),
+    )
+
+    adapters: Annotated[tuple[LoRAAdapter, ...], Field(min_length=1, max_length=32)]
+    """The adapters."""
+
+    max_rank: int = 16
+    """Highest rank among them."""
+
+
+class StructuredOutputs(ApiObject):
+    """Guided decoding (JSON schema, regular expression, grammar, choice)."""
+
+    backend: Literal["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"] = "auto"
+    """Library that compiles the grammar."""
+
+
+class Parser(ApiObject):
+    """A parser of vLLM, by its name."""
+
+    parser: Word
+    """Name of the parser."""
+
+
+class ToolCalling(Parser):
+    """Automatic tool choice (`--enable-auto-tool-choice`) with the parser that fits the model, such as hermes."""
+
+
+class Reasoning(Parser):
+    """Separation of reasoning from the answer, with the parser that fits the model, such as qwen3."""
+
+
+class Engine(ApiObject):
+    """How vLLM itself is started."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.image == '' || self.image.matches('@sha256:[0-9a-f]{64}$') || "
+            "(self.image.matches(':[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$') && !self.image.endsWith(':latest'))",
+            "image must end in a version tag or a digest: latest, or no tag, changes under a running service",
+            lambda s: s.image == "" or has_version(s.image),
+        ),
+        Rule(
+            "self.command.size() == 0 || self.image != ''",
+            "command starts your own server: name the image that contains it",
+            lambda s: not s.command or s.image != "",
+        ),
+        Rule(
+            "self.command.size() == 0 || !(has(self.speculative) || has(self.lora) || has(self.toolCalling) || "
+            "has(self.reasoning) || has(self.structuredOutputs) || has(self.kvCacheDtype) || "
+            "has(self.prefixCaching) || self.enforceEager)",
+            "command starts your own server, to which the operator adds no vLLM flags: leave speculative, lora, "
+            "toolCalling, reasoning, structuredOutputs, kvCacheDtype, prefixCaching and enforceEager unset",
+            lambda s: not s.command or not s.has_vllm_features,
+        ),
+        Rule(
+            "!has(self.maxSequences) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
+            "maxBatchedTokens must be at least maxSequences: vLLM refuses to start otherwise",
+            lambda s: (
+                s.max_sequences is None or s.max_batched_tokens is None or s.max_batched_tokens >= s.max_sequences
+            ),
+        ),
+        Rule(
+            "self.env.all(a, self.env.exists_one(b, b.name == a.name))",
+            "every entry of env needs a name of its own",
+            lambda s: len({e.name for e in s.env}) == len(s.env),
+        ),
+    )
+
+    image: Annotated[str, Field(max_length=512)] = ""
+    """Container image with vLLM; default from the operator's configuration."""
+
+    profile: Profile = Profile.BALANCED
+    """Named settings that fill only what is unset here: Balanced, Throughput, Latency or LongContext."""
+
+    max_sequences: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Requests in one batch (`--max-num-seqs`); default from the profile."""
+
+    max_batched_tokens: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+    """Tokens in one batch (`--max-num-batched-tokens`); default from the profile."""
+
+    kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
+    """Type of the KV cache (`--kv-cache-dtype`); default from the profile."""
+
+    prefix_caching: bool | None = None
+    """Reuse of the KV cache of common prefixes; vLLM's own default is on."""
+
+    enforce_eager: bool = False
+    """Run without CUDA graphs: slower, smaller, starts faster."""
+
+    speculative: Speculative | None = None
+    """Speculative decoding."""
+
+    lora: LoRA | None = None
+    """LoRA adapters."""
+
+    structured_outputs: StructuredOutputs | None = None
+    """Guided decoding."""
+
+    tool_calling: ToolCalling | None = None
+    """Automatic tool choice."""
+
+    reasoning: Reasoning | None = None
+    """Reasoning parser."""
+
+    extra_args: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=64)] = ()
+    """Further flags of `vllm serve`; flags that the operator owns are refused."""
+
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Further environment variables of the server and the preload Job (`HF_ENDPOINT`, proxies, ...)."""
+
+    command: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    """Your own server in your own image: replaces `vllm serve`, extraArgs become its arguments."""
+
+    @property
+    def has_vllm_features(self) -> bool:
+        """Whether a field is set that only `vllm serve` understands."""
+        features = (self.speculative, self.lora, self.tool_calling, self.reasoning, self.structured_outputs)
+        settings = (self.kv_cache_dtype, self.prefix_caching)
+        return self.enforce_eager or any(value is not None for value in (*features, *settings))

@@ -1,0 +1,101 @@
+"""Names, labels and annotations: every string by which objects find each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_operator.api import API_VERSION, GROUP, KIND
+
+FIELD_MANAGER = "vllm-operator"
+# Holds `spec.replicas` of a Deployment for a moment while its owner changes; see `plan.workload`.
+HANDOVER_MANAGER = "vllm-operator-handover"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
+INSTANCE = "app.kubernetes.io/instance"
+# Full name of the resource: labels are too short for it (63 against 253 characters).
+RESOURCE_ANNOTATION = f"{GROUP}/resource"
+# What the pod serves, so that a server is only replaced once the cache holds what the new one needs.
+MODEL_ANNOTATION = f"{GROUP}/model-digest"
+
+MAX_LABEL = 63  # RFC 1123 label; also the limit of label values
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """A resource, by namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+def digest(value: object, length: int = 10) -> str:
+    """The first hexadecimal digits of the SHA-256 of a JSON-like value; the same for equal values."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def child_name(name: str, suffix: str = "") -> str:
+    """A DNS label of at most 63 characters for a child of the resource `name`, unique per (name, suffix).
+
+    A name that already is one stays readable; any other (dots, leading digit, too long) is cut and carries a hash.
+    """
+    room = MAX_LABEL - len(suffix)
+    if len(name) <= room and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        return name + suffix
+    readable = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+    if not readable[:1].isalpha():
+        readable = f"v-{readable}"
+    return f"{readable[: room - 11].rstrip('-')}-{digest(name)}{suffix}"
+
+
+def selector(name: str) -> dict[str, str]:
+    """Labels that select the server pods of a resource; they never change, so selectors stay valid for good."""
+    return {
+        "app.kubernetes.io/name": "vllm",
+        INSTANCE: child_name(name),
+        "app.kubernetes.io/component": "server",
+    }
+
+
+def labels(name: str, component: str) -> dict[str, str]:
+    """Labels of every child."""
+    return {
+        "app.kubernetes.io/name": "vllm",
+        INSTANCE: child_name(name),
+        "app.kubernetes.io/component": component,
+        MANAGED_BY: FIELD_MANAGER,
+    }
+
+
+def as_selector(pairs: Mapping[str, str]) -> str:
+    """Labels in the form that `--selector` takes."""
+    return ",".join(f"{key}={value}" for key, value in sorted(pairs.items()))
+
+
+def owner_reference(name: str, uid: str) -> dict[str, Any]:
+    """The controller reference that lets the garbage collector remove a child with its resource."""
+    return {"apiVersion": API_VERSION, "kind": KIND, "name": name, "uid": uid, "controller": True}
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference that controls an object, if any."""
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return dict(reference)
+    return None
+
+
+def resource_of(metadata: Mapping[str, Any]) -> str | None:
+    """Name of the resource that an object of ours belongs to."""
+    name = (metadata.get("annotations") or {}).get(RESOURCE_ANNOTATION)
+    return str(name) if name else None
