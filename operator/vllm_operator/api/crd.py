@@ -90,11 +90,15 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any], trail: tuple[
 
 
 def _fill_defaults(node: dict[str, Any]) -> None:
-    """Give an object whose fields have defaults `default: {}`: the API server looks inside only when it is there."""
+    """Give an object whose fields have defaults a default of its own: the API server looks inside only when it is there.
+
+    It is said in full: the rules of a default are evaluated before the defaults inside it are filled in.
+    """
     for child in node.get("properties", {}).values():
         _fill_defaults(child)
         if isinstance(child.get("default"), dict) and "properties" in child:
-            child["default"] = {}
+            fields = child["properties"].items()
+            child["default"] = {name: copy.deepcopy(field["default"]) for name, field in fields if "default" in field}
     if isinstance(node.get("items"), dict):
         _fill_defaults(node["items"])
 
