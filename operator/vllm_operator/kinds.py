@@ -9,7 +9,7 @@ from vllm_operator.api import API_VERSION, KIND, PLURAL
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of the Kubernetes API. An `optional` one may be missing from a cluster (its CRD is another project's)."""
+    """One kind of the Kubernetes API; an `optional` one is another project's and may be missing from a cluster."""
 
     api_version: str
     kind: str

@@ -1,0 +1,1 @@
+"""How vLLM is started: settings, arguments, environment, probes; checked against what its version understands."""

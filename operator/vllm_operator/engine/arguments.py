@@ -1,0 +1,130 @@
+"""The command line of `vllm serve`.
+
+Flags and their meaning: vllm/engine/arg_utils.py and vllm/entrypoints/openai/cli_args.py of vLLM 0.32. Everything is
+said explicitly, in exec form, with the model first (flags that take several words would swallow it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from vllm_operator.api.engine_spec import LoRA, Speculative
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.profiles import Settings
+from vllm_operator.engine.source import Scheme, parse_source, served_names
+from vllm_operator.sizing.types import Sizing, Verdict
+
+PORT = 8000
+CPU_KV_CACHE = "4g"  # without a size vLLM's CPU backend takes nearly all memory of the node for its KV cache
+_PREFIX_CACHING = {True: "--enable-prefix-caching", False: "--no-enable-prefix-caching", None: None}
+
+
+def hub_id(source: str) -> str:
+    """Repository id of an `hf://` address."""
+    return source.removeprefix("hf://")
+
+
+def command(spec: Spec) -> list[str]:
+    """What the container runs: vLLM, or the user's own server."""
+    return list(spec.engine.command) or ["vllm", "serve"]
+
+
+def arguments(spec: Spec, sizing: Sizing, chosen: Settings) -> list[str]:
+    """Arguments of the server. An own server gets the user's arguments and nothing else."""
+    if spec.engine.command:
+        return list(spec.engine.extra_args)
+    return [
+        *_model(spec),
+        *_server(spec),
+        *_shape(spec, sizing),
+        *_batching(spec, sizing, chosen),
+        *_features(spec),
+        *spec.engine.extra_args,
+    ]
+
+
+def _model(spec: Spec) -> Iterator[str]:
+    source = parse_source(spec.model.source)
+    yield source.uri
+    yield "--served-model-name"
+    yield from served_names(spec.model)
+    if source.scheme is Scheme.HUB:
+        yield from ("--revision", spec.model.revision)
+    yield from ("--dtype", spec.model.dtype)
+    if spec.model.quantization:
+        yield from ("--quantization", spec.model.quantization)
+    if spec.model.trust_remote_code:
+        yield "--trust-remote-code"
+
+
+def _server(spec: Spec) -> Iterator[str]:
+    yield from ("--host", "0.0.0.0", "--port", str(PORT))  # noqa: S104 - a Service must reach the pod
+    yield from ("--shutdown-timeout", str(spec.lifecycle.drain_seconds))
+
+
+def _shape(spec: Spec, sizing: Sizing) -> Iterator[str]:
+    yield from ("--tensor-parallel-size", str(sizing.tensor))
+    yield from ("--pipeline-parallel-size", str(sizing.pipeline))
+    if sizing.expert or spec.parallelism.expert:
+        yield "--enable-expert-parallel"
+
+
+def _batching(spec: Spec, sizing: Sizing, chosen: Settings) -> Iterator[str]:
+    yield from ("--max-model-len", str(sizing.max_length or spec.model.max_length))
+    yield from ("--max-num-seqs", str(chosen.max_sequences))
+    yield from ("--max-num-batched-tokens", str(chosen.max_batched_tokens))
+    yield from ("--kv-cache-dtype", chosen.kv_cache_dtype)
+    if spec.gpu.count == 0:
+        if not any(arg.startswith("--kv-cache-memory-bytes") for arg in spec.engine.extra_args):
+            yield from ("--kv-cache-memory-bytes", CPU_KV_CACHE)
+    else:
+        yield from ("--gpu-memory-utilization", f"{chosen.memory_utilization:g}")
+    if chosen.performance_mode != "balanced":
+        yield from ("--performance-mode", chosen.performance_mode)
+
+
+def _features(spec: Spec) -> Iterator[str]:
+    engine = spec.engine
+    if flag := _PREFIX_CACHING[engine.prefix_caching]:
+        yield flag
+    if engine.enforce_eager:
+        yield "--enforce-eager"
+    if engine.speculative:
+        yield from ("--speculative-config", _speculative(engine.speculative))
+    if engine.lora:
+        yield from _lora(engine.lora)
+    if engine.structured_outputs:
+        yield from ("--structured-outputs-config", _compact({"backend": engine.structured_outputs.backend}))
+    if engine.tool_calling:
+        yield from ("--enable-auto-tool-choice", "--tool-call-parser", engine.tool_calling.parser)
+    if engine.reasoning:
+        yield from ("--reasoning-parser", engine.reasoning.parser)
+
+
+def _speculative(asked: Speculative) -> str:
+    config: dict[str, object] = {"method": asked.method, "num_speculative_tokens": asked.tokens}
+    if asked.model:
+        config["model"] = hub_id(asked.model)
+    return _compact(config)
+
+
+def _lora(asked: LoRA) -> Iterator[str]:
+    yield from ("--enable-lora", "--max-lora-rank", str(asked.max_rank), "--max-loras", str(len(asked.adapters)))
+    yield "--lora-modules"
+    for adapter in asked.adapters:
+        yield _compact({"name": adapter.name, "path": hub_id(adapter.source)})
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def is_cpu(spec: Spec) -> bool:
+    """Whether the CPU backend is asked for."""
+    return spec.gpu.count == 0
+
+
+def sized(sizing: Sizing) -> bool:
+    """Whether the shape comes from sizing (and not from `sizing.mode: Off` or the CPU backend)."""
+    return sizing.verdict is not Verdict.SKIPPED

@@ -1,0 +1,138 @@
+"""Figures of a server pod that follow from how vLLM behaves: probes, shutdown, environment, memory beside the GPU.
+
+Behaviour (vLLM 0.32): the port is closed until the model is loaded, so `/health` 200 means loaded; while draining
+`/health` stays 200 and the port keeps accepting, so load balancers must have forgotten the pod before SIGTERM; one
+SIGTERM while the engine starts is swallowed, two end it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from vllm_operator.api.spec import Lifecycle, Spec
+from vllm_operator.engine.arguments import PORT, is_cpu
+from vllm_operator.engine.profiles import Settings
+from vllm_operator.sizing.types import Sizing
+
+GIB = 2**30
+_STARTUP_PERIOD = 10
+_TEARDOWN_SECONDS = 20  # workers end 3 to 8 s after the last token
+_SCHEDULING_SECONDS = 600  # image pull, volume attach and waiting for a GPU, beside loading
+
+CACHE_MOUNT = "/cache"  # compiled kernels, writable
+HUB_MOUNT = "/models"  # HF_HOME: what the preload Job downloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds and counts of probes, shutdown and rollout."""
+
+    startup_period: int
+    startup_failures: int
+    pre_stop: int
+    grace: int
+    progress_deadline: int
+
+
+def timing(lifecycle: Lifecycle) -> Timing:
+    """Probe and shutdown figures: grace covers the pre-stop delay, the drain and the teardown of workers."""
+    return Timing(
+        startup_period=_STARTUP_PERIOD,
+        startup_failures=ceil(lifecycle.startup_timeout_seconds / _STARTUP_PERIOD),
+        pre_stop=lifecycle.pre_stop_seconds,
+        grace=lifecycle.pre_stop_seconds + lifecycle.drain_seconds + _TEARDOWN_SECONDS,
+        progress_deadline=lifecycle.startup_timeout_seconds + _SCHEDULING_SECONDS,
+    )
+
+
+def pre_stop(spec: Spec) -> dict[str, object]:
+    """The hook that runs before SIGTERM.
+
+    A loaded server waits until load balancers have forgotten it. One that is still loading gets its first SIGTERM here,
+    so that the kubelet's is the second, which ends it. An own server only waits: nothing is known of it.
+    """
+    seconds = spec.lifecycle.pre_stop_seconds
+    if spec.engine.command:
+        return {"sleep": {"seconds": seconds}}
+    script = (
+        "import os, time, urllib.request\n"
+        "try:\n"
+        f"    urllib.request.urlopen('http://127.0.0.1:{PORT}/health', timeout=2)\n"
+        "except OSError:\n"
+        "    os.kill(1, 15)\n"
+        "    time.sleep(1)\n"
+        "else:\n"
+        f"    time.sleep({seconds})\n"
+    )
+    return {"exec": {"command": ["python3", "-c", script]}}
+
+
+def shared_memory(sizing: Sizing) -> str:
+    """Size of /dev/shm: workers exchange tensors through it (160 MiB broadcast, 240 MiB responses, and NCCL)."""
+    workers = sizing.tensor * sizing.pipeline
+    mib = 1024 if workers == 1 else max(2048, 1024 + 256 * workers)
+    return f"{mib}Mi"
+
+
+def host_memory(spec: Spec, sizing: Sizing, chosen: Settings, weights_gib: float) -> tuple[str, str]:
+    """Request and limit of the container's memory.
+
+    On a GPU: Python and CUDA in every process, /dev/shm, and the pinned table of token ids (`max_num_seqs x
+    max_model_len` int32, vllm/v1/worker/gpu/states.py); the limit leaves room for page cache while weights are read. On
+    a CPU: the weights (up to float32) and the KV cache themselves.
+    """
+    if is_cpu(spec):
+        request = 4 * GIB + ceil(2 * weights_gib * GIB) + 4 * GIB
+        return _gib(request), _gib(request)
+    workers = sizing.tensor * sizing.pipeline
+    pinned = chosen.max_sequences * (sizing.max_length or 131_072) * 4
+    request = (4 + 3 * workers) * GIB + int(shared_memory(sizing).removesuffix("Mi")) * 2**20 + pinned
+    return _gib(request), _gib(2 * request)
+
+
+def _gib(count: int) -> str:
+    return f"{ceil(count / GIB)}Gi"
+
+
+def environment(spec: Spec, *, offline: bool) -> list[dict[str, object]]:
+    """Environment of the server: where it may write, that it stays offline, and the user's own variables."""
+    fixed = {
+        "HOME": f"{CACHE_MOUNT}/home",
+        "HF_HOME": HUB_MOUNT,
+        "TMPDIR": "/tmp",  # noqa: S108 - an emptyDir of the pod
+        "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
+        "VLLM_CONFIG_ROOT": f"{CACHE_MOUNT}/config",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(spec.lifecycle.startup_timeout_seconds),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DISABLE_LOG_LOGO": "1",
+        "NO_COLOR": "1",
+    }
+    if offline:
+        fixed["HF_HUB_OFFLINE"] = "1"
+    variables: list[dict[str, object]] = [{"name": name, "value": value} for name, value in fixed.items()]
+    if spec.auth:
+        variables.append(
+            secret_variable("VLLM_API_KEY", spec.auth.api_key_secret_ref.name, spec.auth.api_key_secret_ref.key)
+        )
+    if spec.model.token_secret_ref and not offline:
+        variables.append(token_variable(spec))
+    return variables + user_environment(spec)
+
+
+def token_variable(spec: Spec) -> dict[str, object]:
+    """HF_TOKEN by reference; only called when the spec names a Secret."""
+    reference = spec.model.token_secret_ref
+    if reference is None:
+        raise ValueError("no token Secret is named")
+    return secret_variable("HF_TOKEN", reference.name, reference.key)
+
+
+def secret_variable(name: str, secret: str, key: str) -> dict[str, object]:
+    """A variable whose value never appears in the pod's spec."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def user_environment(spec: Spec) -> list[dict[str, object]]:
+    """`engine.env` as a container takes it."""
+    return [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]

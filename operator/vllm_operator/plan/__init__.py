@@ -1,0 +1,107 @@
+"""What should exist for a resource: a pure function of its spec and of what was observed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vllm_operator.api.parse import Resource
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import arguments, is_cpu
+from vllm_operator.engine.flags import check_extra_args
+from vllm_operator.engine.profiles import settings
+from vllm_operator.engine.version import engine_version
+from vllm_operator.errors import InvalidSpec, Problem
+from vllm_operator.plan import cache, monitoring, network, scaling, workload
+from vllm_operator.plan.model import resolve_model, unknown_model
+from vllm_operator.plan.size import judge, size_spec, unsized
+from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
+from vllm_operator.sizing.memory import weights_gib
+from vllm_operator.sizing.types import Sizing, Verdict
+
+__all__ = ["make_plan"]
+
+
+def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
+    """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
+    spec = resource.spec
+    image = workload.image(spec, defaults)
+    plan = Plan(resource, settings(spec), engine_version(image))
+    if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
+        return replace(plan, refusal=Refusal("Accepted", "InvalidArguments", problems))
+    try:
+        model = resolve_model(spec)
+    except InvalidSpec as error:
+        return replace(plan, refusal=Refusal("ModelResolved", error.reason, error.problems))
+    plan = replace(plan, model=model)
+    sizing = _size(plan, model, facts)
+    if isinstance(sizing, Refusal):
+        return replace(plan, refusal=sizing)
+    plan = replace(plan, sizing=sizing)
+    if refusal := judge(spec, sizing):
+        return replace(plan, refusal=refusal)
+    return _with_children(plan, sizing, model, defaults, facts)
+
+
+def _size(plan: Plan, model: ResolvedModel, facts: Facts) -> Sizing | Refusal:
+    spec = plan.resource.spec
+    if is_cpu(spec) or spec.sizing.mode == "Off":
+        return unsized(spec)
+    if model.facts is None:
+        return Refusal("ModelResolved", "UnknownModel", (unknown_model(spec),))
+    answer = size_spec(spec, plan.settings, model.facts, facts, plan.engine_version)
+    if isinstance(answer, Problem):
+        return Refusal("Sized", "UnknownGPU", (answer,))
+    return answer
+
+
+def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: Defaults, facts: Facts) -> Plan:
+    spec, name = plan.resource.spec, plan.resource.name
+    weights = weights_gib(model.facts) if model.facts else None
+    args = arguments(spec, sizing, plan.settings)
+    digest = cache.model_digest(spec)
+    chosen = cache.storage(spec, weights, facts.claim)
+    own_claim = cache.has_cache(spec) and not spec.cache.claim_name
+    children: list[Child] = [network.service_account(name)]
+    if own_claim:
+        children.append(cache.claim(spec, name, chosen))
+    children += network.network_policies(spec, name)
+    if cache.preloads(spec):
+        children.append(cache.preload(spec, name, defaults, workload.node_selector(spec, sizing)))
+    children.append(network.service(spec, name))
+    children.append(workload.deployment(plan, sizing, defaults, workload.Launch(args, digest, weights or 0)))
+    children += scaling.autoscalers(spec, name, plan.settings)
+    children += scaling.disruption_budgets(spec, name)
+    children += monitoring.monitoring(spec, name, plan.resource.namespace)
+    return replace(
+        plan,
+        arguments=tuple(args),
+        children=tuple(children),
+        warnings=_warnings(spec, sizing),
+        storage_problem=chosen.problem if own_claim else "",
+        model_digest=digest,
+        weights_gib=weights,
+        handover_replicas=workload.handover(spec, facts.workload),
+    )
+
+
+def _warnings(spec: Spec, sizing: Sizing) -> tuple[Warn, ...]:
+    """Red lines that are crossed knowingly."""
+    found = []
+    if sizing.verdict is Verdict.ESTIMATED:
+        found.append(Warn("SizeEstimated", f"the architecture is not known: {sizing.explanation}"))
+    if sizing.verdict in (Verdict.REFUSED, Verdict.TIGHT):
+        why = "; ".join(reason.message for reason in sizing.reasons) or sizing.explanation
+        found.append(Warn("SizeNotSafe", f"started because sizing.mode is Advisory: {why}"))
+    if spec.sizing.mode == "Off" and not is_cpu(spec):
+        found.append(Warn("SizeUnchecked", "sizing.mode is Off: nothing says that the model fits"))
+    if spec.model.trust_remote_code:
+        found.append(Warn("RemoteCode", "model.trustRemoteCode runs Python code that comes with the model"))
+    if spec.auth and spec.network_policy is None and spec.service.type == "LoadBalancer":
+        found.append(
+            Warn(
+                "NetworkPolicyClosed",
+                "the API key leaves other paths of vLLM open, so port 8000 is closed to all but this namespace: name "
+                "who may reach it through the load balancer in spec.networkPolicy.from",
+            )
+        )
+    return tuple(found)

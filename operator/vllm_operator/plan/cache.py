@@ -1,0 +1,168 @@
+"""The model cache: a claim, and the Job that fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vllm_operator import kinds
+from vllm_operator.api.model_spec import Files
+from vllm_operator.api.quantity import in_gib, to_bytes
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import hub_id
+from vllm_operator.engine.pod import HUB_MOUNT, token_variable, user_environment
+from vllm_operator.engine.source import parse_source
+from vllm_operator.naming import child_name, digest
+from vllm_operator.plan.types import Child, Defaults, LiveClaim
+
+GIB = 2**30
+_COMPILED = 10 * GIB  # compiled kernels of a few images and GPU types
+_ADAPTER = 2 * GIB
+_DRAFT = 16 * GIB
+_UNKNOWN_MODEL = 200 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The claim as it can be applied, and what of the wish had to stay behind."""
+
+    size: str
+    storage_class: str | None
+    access_mode: str
+    problem: str = ""
+
+
+def has_cache(spec: Spec) -> bool:
+    """Whether model files go through a claim: only those that are downloaded, unless every pod keeps its own."""
+    return parse_source(spec.model.source).is_downloaded and not spec.cache.ephemeral
+
+
+def claim_name(spec: Spec, name: str) -> str:
+    """The claim that holds the cache: the user's or our own."""
+    return spec.cache.claim_name or child_name(name, "-cache")
+
+
+def preloads(spec: Spec) -> bool:
+    """Whether a Job downloads the model before servers start; they are offline then."""
+    return has_cache(spec) and spec.cache.preload
+
+
+def wanted_size(spec: Spec, weights_gib: float | None) -> str:
+    """Size of the claim: files and a tenth, adapters and draft, and room for compiled kernels."""
+    if spec.cache.size != "auto":
+        return spec.cache.size
+    model = int(weights_gib * 1.1 * GIB) if weights_gib else _UNKNOWN_MODEL
+    adapters = len(spec.engine.lora.adapters) * _ADAPTER if spec.engine.lora else 0
+    draft = _DRAFT if spec.engine.speculative and spec.engine.speculative.model else 0
+    return in_gib(model + adapters + draft + _COMPILED)
+
+
+def storage(spec: Spec, weights_gib: float | None, live: LiveClaim | None) -> Storage:
+    """What to apply: the wish, but for what an existing claim cannot change any more.
+
+    A claim grows once it is bound and never shrinks; its class and access mode are immutable. A size that the operator
+    chose itself (auto) stays silently at what the claim has; everything else that is held back is said.
+    """
+    size = wanted_size(spec, weights_gib)
+    wanted_class, wanted_mode = spec.cache.storage_class_name, spec.cache.access_mode
+    if live is None:
+        return Storage(size, wanted_class, wanted_mode)
+    problems = []
+    if wanted_class not in (None, live.storage_class):
+        problems.append(f"storageClassName stays {live.storage_class!r} (asked: {wanted_class!r})")
+    if wanted_mode != live.access_mode:
+        problems.append(f"accessMode stays {live.access_mode} (asked: {wanted_mode})")
+    if to_bytes(size) < to_bytes(live.size) and spec.cache.size != "auto":
+        problems.append(f"size stays {live.size} (asked: {size}, and claims do not shrink)")
+    grows = live.bound and to_bytes(size) > to_bytes(live.size)
+    way_out = "Kubernetes cannot change this on a claim that exists: undo it, or name a new claim in cache.claimName"
+    return Storage(
+        size if grows else live.size,
+        live.storage_class,
+        live.access_mode,
+        f"{'; '.join(problems)}. {way_out}" if problems else "",
+    )
+
+
+def claim(spec: Spec, name: str, chosen: Storage) -> Child:
+    """The claim; a retained one carries no owner and so outlives the resource."""
+    return Child(
+        kinds.CLAIM,
+        child_name(name, "-cache"),
+        "claim.yaml.j2",
+        {"size": chosen.size, "storage_class": chosen.storage_class, "access_mode": chosen.access_mode},
+        component="cache",
+        owned=spec.cache.reclaim_policy == "Delete",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One repository to bring into the cache."""
+
+    name: str
+    args: list[str]
+
+
+def _download(name: str, repository: str, revision: str = "", files: Files | None = None) -> Download:
+    args = ["download", repository]
+    if revision:
+        args += ["--revision", revision]
+    if files:
+        args += [word for pattern in files.include for word in ("--include", pattern)]
+        args += [word for pattern in files.exclude for word in ("--exclude", pattern)]
+    return Download(name, args)
+
+
+def downloads(spec: Spec) -> list[Download]:
+    """Everything that servers will read offline, the model last."""
+    found = []
+    if spec.engine.speculative and spec.engine.speculative.model:
+        found.append(_download("draft", hub_id(spec.engine.speculative.model)))
+    adapters = spec.engine.lora.adapters if spec.engine.lora else ()
+    found += [_download(f"adapter-{index}", hub_id(one.source)) for index, one in enumerate(adapters)]
+    model = _download("model", parse_source(spec.model.source).location, spec.model.revision, spec.model.files)
+    return [*found, model]
+
+
+def model_digest(spec: Spec) -> str:
+    """Changes exactly when servers need other files."""
+    if not preloads(spec):
+        return digest([spec.model.source, spec.model.revision])
+    return digest([asdict(one) for one in downloads(spec)])
+
+
+def _pod_settings(spec: Spec) -> dict[str, Any]:
+    """What of the pod template also holds for the Job: where it may run and pull from, not what it runs."""
+    overlay = spec.pod_template.get("spec") or {}
+    kept = ("imagePullSecrets", "tolerations", "priorityClassName")
+    return {key: overlay[key] for key in kept if key in overlay}
+
+
+def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[str, str]) -> Child:
+    """The Job. Jobs are immutable, so its name carries a hash of what it does: another wish is another Job."""
+    values = {
+        "image": defaults.cpu_image if spec.gpu.count == 0 else defaults.engine_image,
+        "downloads": [asdict(one) for one in downloads(spec)],
+        "env": _job_environment(spec),
+        "claim": claim_name(spec, name),
+        "hub_mount": HUB_MOUNT,
+        "service_account": child_name(name),
+        "pod_settings": _pod_settings(spec),
+        # A single-node volume must be made where the servers can follow it.
+        "node_selector": dict(node_selector) if spec.cache.access_mode == "ReadWriteOnce" else {},
+    }
+    return Child(
+        kinds.JOB,
+        child_name(name, f"-preload-{digest(values, 8)}"),
+        "preload.yaml.j2",
+        {**values, "suspend": spec.suspend},
+        component="preload",
+    )
+
+
+def _job_environment(spec: Spec) -> list[dict[str, object]]:
+    token = [token_variable(spec)] if spec.model.token_secret_ref else []
+    fixed = {"HF_HOME": HUB_MOUNT, "HOME": "/tmp", "NO_COLOR": "1"}  # noqa: S108 - an emptyDir of the pod
+    return [{"name": key, "value": value} for key, value in fixed.items()] + token + user_environment(spec)

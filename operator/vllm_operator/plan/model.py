@@ -1,0 +1,50 @@
+"""Which model it is: facts by hand, then the catalogue, then the parameter count in its name."""
+
+from __future__ import annotations
+
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.source import parse_source, served_names
+from vllm_operator.errors import InvalidSpec, Problem
+from vllm_operator.plan.types import ResolvedModel
+from vllm_operator.sizing.catalogue import lookup, parameters_from_name
+from vllm_operator.sizing.facts import ModelFacts, UnreadableConfig, facts_from_config
+from vllm_operator.sizing.types import ParameterCount
+
+_BYTES_AT_16_BIT = 2.0
+
+
+def _by_hand(spec: Spec) -> ModelFacts | ParameterCount:
+    given = spec.model.facts
+    count = given.get("parameters")
+    if count is not None and "hidden_size" not in given:
+        if isinstance(count, bool) or not isinstance(count, int | float) or count <= 0:
+            raise InvalidSpec((Problem("spec.model.facts.parameters", "must be a number of billions such as 7.6"),))
+        per_parameter = given.get("bytesPerParameter", _BYTES_AT_16_BIT)
+        return ParameterCount(served_names(spec.model)[0], float(count), float(per_parameter))
+    try:
+        return facts_from_config(given)
+    except UnreadableConfig as error:
+        raise InvalidSpec((Problem("spec.model.facts", str(error)),), "ConfigUnreadable") from error
+
+
+def resolve_model(spec: Spec) -> ResolvedModel:
+    """The model with what is known of it; InvalidSpec when facts given by hand cannot be read."""
+    source = parse_source(spec.model.source)
+    name = served_names(spec.model)[0]
+    if spec.model.facts:
+        return ResolvedModel(name, spec.model.revision, _by_hand(spec), "spec.model.facts")
+    repository = source.location if source.is_downloaded else source.path or source.location
+    if facts := lookup(repository):
+        return ResolvedModel(name, spec.model.revision, facts, "the catalogue")
+    if count := parameters_from_name(repository):
+        return ResolvedModel(name, spec.model.revision, count, "the parameter count in its name")
+    return ResolvedModel(name, spec.model.revision, None, "nothing")
+
+
+def unknown_model(spec: Spec) -> Problem:
+    """The sentence for a model that cannot be sized at all."""
+    return Problem(
+        "spec.model.source",
+        f"{spec.model.source} is in no catalogue and its name holds no parameter count: put the numbers of its "
+        "config.json (or parameters, in billions) into spec.model.facts, or set sizing.mode Off and gpu.count",
+    )

@@ -1,0 +1,116 @@
+"""What a plan is made from and what it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_operator.api.parse import Resource
+from vllm_operator.engine.profiles import Settings
+from vllm_operator.errors import Problem
+from vllm_operator.kinds import Kind
+from vllm_operator.sizing.facts import ModelFacts
+from vllm_operator.sizing.types import Offer, ParameterCount, Sizing
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator's configuration contributes."""
+
+    engine_image: str = "vllm/vllm-openai:v0.32.0"
+    cpu_image: str = "vllm/vllm-openai-cpu:v0.32.0"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveClaim:
+    """What a claim cannot change any more: most of its spec is immutable once it exists."""
+
+    size: str
+    storage_class: str | None
+    access_mode: str
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorkload:
+    """What the plan must know of a Deployment that runs."""
+
+    replicas: int
+    owns_replicas: bool  # whether `spec.replicas` is held by the operator's own field manager
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is observed before a plan is made; empty when a plan is made offline."""
+
+    offers: tuple[Offer, ...] | None = None  # None: no cluster to ask, take the GPU table's word
+    claim: LiveClaim | None = None
+    workload: LiveWorkload | None = None
+    previous_product: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One object to apply: which template, with which values."""
+
+    kind: Kind
+    name: str
+    template: str
+    values: Mapping[str, Any]
+    component: str = "server"
+    owned: bool = True  # carries the controller reference, so that it goes with the resource
+    annotations: Mapping[str, str] | None = None
+    overlay: Mapping[str, Any] | None = None  # strategic merge over `spec.template`
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something a user should notice although it is carried out."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """The model as sizing sees it; `facts` is None when nobody knows its architecture."""
+
+    name: str
+    revision: str
+    facts: ModelFacts | ParameterCount | None
+    known_from: str  # in words: the catalogue, spec.model.facts, the name
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing is applied: the condition that is False, its reason, and what is wrong."""
+
+    condition: str
+    reason: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def message(self) -> str:
+        """All problems, as a condition shows them."""
+        return "; ".join(str(problem) for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that should exist for a resource, or why it should not."""
+
+    resource: Resource
+    settings: Settings
+    engine_version: str
+    model: ResolvedModel | None = None
+    sizing: Sizing | None = None
+    arguments: tuple[str, ...] = ()
+    children: tuple[Child, ...] = ()
+    refusal: Refusal | None = None
+    warnings: tuple[Warn, ...] = ()
+    storage_problem: str = ""  # a change of the claim that Kubernetes does not allow
+    model_digest: str = ""
+    weights_gib: float | None = None
+    handover_replicas: int | None = None  # hold this many under another manager before letting go of them

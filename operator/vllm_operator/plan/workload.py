@@ -1,0 +1,156 @@
+"""The Deployment: server pods on GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_operator import kinds
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import PORT, command, is_cpu
+from vllm_operator.engine.pod import CACHE_MOUNT, HUB_MOUNT, environment, host_memory, pre_stop, shared_memory, timing
+from vllm_operator.engine.profiles import Settings
+from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
+from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest, labels, selector
+from vllm_operator.plan.cache import claim_name, has_cache, preloads
+from vllm_operator.plan.size import DEFAULT_RESOURCE
+from vllm_operator.plan.types import Child, Defaults, LiveWorkload, Plan
+from vllm_operator.sizing.types import Sizing
+
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+def image(spec: Spec, defaults: Defaults) -> str:
+    """The server's image."""
+    return spec.engine.image or (defaults.cpu_image if is_cpu(spec) else defaults.engine_image)
+
+
+def resource_name(spec: Spec, sizing: Sizing) -> str:
+    """The extended resource that counts the GPUs."""
+    return spec.gpu.resource_name or (sizing.gpu.resource_name if sizing.gpu else DEFAULT_RESOURCE)
+
+
+def node_selector(spec: Spec, sizing: Sizing) -> dict[str, str]:
+    """Nodes that carry the GPU; other vendors than NVIDIA label theirs differently, their resource tells them apart."""
+    if is_cpu(spec) or sizing.gpu is None or sizing.gpu.vendor != "nvidia":
+        return {}
+    return {PRODUCT_LABEL: sizing.gpu.product}
+
+
+def replicas(spec: Spec) -> int | None:
+    """Replicas to hold, or None while an autoscaler holds them."""
+    if spec.suspend:
+        return 0
+    return None if spec.autoscaling else spec.replicas
+
+
+def handover(spec: Spec, live: LiveWorkload | None) -> int | None:
+    """Replicas to park under the hand-over manager before they are let go.
+
+    Leaving a field out of a server-side apply that one owned resets it to its default, 1, unless another manager holds
+    it too. And an autoscaler leaves a Deployment of 0 replicas alone, so one that was suspended is woken first.
+    """
+    if live is None or replicas(spec) is not None or spec.autoscaling is None:
+        return None
+    if live.replicas == 0:
+        return spec.autoscaling.min_replicas
+    return live.replicas if live.owns_replicas else None
+
+
+def _volume(name: str, claim: str, *, read_only: bool = False) -> dict[str, Any]:
+    source: dict[str, Any] = {"claimName": claim}
+    return {"name": name, "persistentVolumeClaim": {**source, "readOnly": True} if read_only else source}
+
+
+def _volumes(spec: Spec, name: str, sizing: Sizing) -> list[dict[str, Any]]:
+    source = parse_source(spec.model.source)
+    found: list[dict[str, Any]] = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(sizing)}},
+        {"name": "tmp", "emptyDir": {}},
+        _volume("cache", claim_name(spec, name)) if has_cache(spec) else {"name": "cache", "emptyDir": {}},
+    ]
+    if source.scheme is Scheme.CLAIM:
+        found.append(_volume("model", source.location, read_only=True))
+    if source.scheme is Scheme.IMAGE:
+        found.append({"name": "model", "image": {"reference": source.location, "pullPolicy": "IfNotPresent"}})
+    return found
+
+
+def _mounts(spec: Spec, compiled: str) -> list[dict[str, Any]]:
+    """The hub's part of the claim is read-only for servers that are offline; compiled kernels are written beside it."""
+    source = parse_source(spec.model.source)
+    shared = has_cache(spec)
+    cache: dict[str, Any] = {"name": "cache", "mountPath": CACHE_MOUNT}
+    found: list[dict[str, Any]] = [
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        {**cache, "subPath": compiled} if shared else cache,
+    ]
+    if source.is_downloaded:
+        hub: dict[str, Any] = {"name": "cache", "mountPath": HUB_MOUNT, "subPath": "hub"}
+        found.append({**hub, "readOnly": True} if preloads(spec) else hub)
+    if source.scheme in (Scheme.CLAIM, Scheme.IMAGE):
+        model: dict[str, Any] = {"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True}
+        found.append({**model, "subPath": source.path} if source.path else model)
+    return found
+
+
+def _resources(spec: Spec, sizing: Sizing, chosen: Settings, weights_gib: float) -> dict[str, Any]:
+    request, limit = host_memory(spec, sizing, chosen, weights_gib)
+    workers = sizing.tensor * sizing.pipeline
+    asked = {"cpu": str(2 if is_cpu(spec) else 1 + workers), "memory": request}
+    if is_cpu(spec):
+        return {"requests": asked, "limits": {"memory": limit}}
+    gpus = {resource_name(spec, sizing): str(sizing.gpus)}
+    return {"requests": {**asked, **gpus}, "limits": {"memory": limit, **gpus}}
+
+
+def _tolerations(spec: Spec, sizing: Sizing) -> list[dict[str, str]]:
+    """GPU nodes are commonly tainted with the name of their resource."""
+    if is_cpu(spec):
+        return []
+    return [{"key": resource_name(spec, sizing), "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def _surge(spec: Spec) -> tuple[int, int]:
+    """MaxSurge and maxUnavailable: without a spare GPU, or on a single-node volume, the old replica stops first."""
+    single_node = has_cache(spec) and spec.cache.access_mode == "ReadWriteOnce"
+    return (1, 0) if spec.rollout.spare_gpu and not single_node else (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the servers are started with: arguments, the digest of the files they read, and the weights in GiB."""
+
+    args: list[str]
+    model_digest: str
+    weights_gib: float
+
+
+def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -> Child:
+    """The Deployment of the servers."""
+    spec, name = plan.resource.spec, plan.resource.name
+    surge, unavailable = _surge(spec)
+    compiled = f"compiled/{digest([image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
+    values = {
+        "replicas": replicas(spec),
+        "selector": selector(name),
+        "pod_labels": labels(name, "server"),
+        "pod_annotations": {RESOURCE_ANNOTATION: name, MODEL_ANNOTATION: launch.model_digest},
+        "max_surge": surge,
+        "max_unavailable": unavailable,
+        "timing": timing(spec.lifecycle),
+        "pre_stop": pre_stop(spec),
+        "service_account": child_name(name),
+        "node_selector": node_selector(spec, sizing),
+        "tolerations": _tolerations(spec, sizing),
+        "image": image(spec, defaults),
+        "command": command(spec),
+        "args": launch.args,
+        "env": environment(spec, offline=preloads(spec)),
+        "port": PORT,
+        "resources": _resources(spec, sizing, plan.settings, launch.weights_gib),
+        "volumes": _volumes(spec, name, sizing),
+        "volume_mounts": _mounts(spec, compiled),
+    }
+    return Child(kinds.DEPLOYMENT, child_name(name), "deployment.yaml.j2", values, overlay=spec.pod_template)

@@ -1,0 +1,113 @@
+"""What is true of a resource: a pure function of its plan and of what was seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_operator.api.status import ConditionType, Phase
+from vllm_operator.naming import as_selector, selector
+from vllm_operator.plan.network import endpoint
+from vllm_operator.plan.types import Plan
+from vllm_operator.sizing.types import Sizing
+from vllm_operator.status.conditions import Finding, findings
+from vllm_operator.status.observation import Observation
+
+__all__ = ["Observation", "make_status"]
+
+
+def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[str, Any]:
+    """The status as it is applied; equal to `previous` when nothing changed. `now` is an RFC 3339 time."""
+    plan = seen.plan
+    generation = plan.resource.generation
+    found = findings(seen)
+    old = {condition["type"]: condition for condition in previous.get("conditions", ())}
+    name, namespace = plan.resource.name, plan.resource.namespace
+    address = endpoint(plan.resource.spec, name, namespace)
+    status = {
+        "observedGeneration": generation,
+        "phase": _phase(seen, found).value,
+        "conditions": [_condition(finding, old.get(finding.type), generation, now) for finding in found],
+        "url": address,
+        "endpoint": f"{address}/v1",
+        "replicas": seen.rollout.existing,
+        "readyReplicas": seen.rollout.ready,
+        "selector": as_selector(selector(name)),
+        "engine": {"version": plan.engine_version, "args": list(plan.arguments)},
+        "model": _model(plan),
+        "sizing": _sizing(plan.sizing) if plan.sizing else None,
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _condition(finding: Finding, old: dict[str, Any] | None, generation: int, now: str) -> dict[str, Any]:
+    """A transition is a change of `status` alone."""
+    kept = old is not None and old["status"] == finding.status
+    return {
+        "type": finding.type.value,
+        "status": finding.status,
+        "reason": finding.reason,
+        "message": finding.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if kept and old else now,
+    }
+
+
+def _model(plan: Plan) -> dict[str, Any] | None:
+    model = plan.model
+    if model is None:
+        return None
+    sizing = plan.sizing
+    status = {
+        "name": model.name,
+        "commit": model.revision,
+        "architecture": getattr(model.facts, "architecture", ""),
+        "weights": f"{plan.weights_gib:.2f}Gi" if plan.weights_gib else "",
+        "maxLength": sizing.max_length if sizing else None,
+    }
+    return {key: value for key, value in status.items() if value not in (None, "")}
+
+
+def _sizing(sizing: Sizing) -> dict[str, Any]:
+    status = {
+        "gpu": sizing.gpu.product if sizing.gpu else None,
+        "gpusPerReplica": sizing.gpus,
+        "tensorParallel": sizing.tensor,
+        "pipelineParallel": sizing.pipeline,
+        "nodes": sizing.nodes,
+        "verdict": sizing.verdict.value,
+        "explanation": sizing.explanation[:4096],
+        "predicted": _prediction(sizing),
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _prediction(sizing: Sizing) -> dict[str, Any] | None:
+    if sizing.per_gpu is None:
+        return None
+    memory, tokens = sizing.per_gpu, sizing.kv_tokens
+    figures = {
+        "weightsGiB": round(memory.weights, 2),
+        "kvCacheGiBLow": round(memory.kv_cache.low, 2),
+        "kvCacheGiBHigh": round(memory.kv_cache.high, 2),
+        "kvTokensLow": int(tokens.low) if tokens else None,
+        "kvTokensHigh": int(tokens.high) if tokens else None,
+        "maxConcurrency": round(sizing.max_concurrency, 2) if sizing.max_concurrency is not None else None,
+    }
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def _phase(seen: Observation, found: list[Finding]) -> Phase:
+    """One word for the whole, from the conditions alone."""
+    by_type = {finding.type: finding for finding in found}
+    ready, stalled = by_type[ConditionType.READY], by_type[ConditionType.STALLED]
+    if ready.status == "True":
+        return {"Suspended": Phase.SUSPENDED, "Idle": Phase.IDLE}.get(ready.reason, Phase.READY)
+    if seen.plan.refusal:
+        return Phase.REFUSED
+    if stalled.status == "True":
+        return Phase.DEGRADED
+    if seen.withheld:
+        return Phase.PRELOADING
+    if seen.rollout.ready > 0:
+        return Phase.UPDATING
+    return Phase.STARTING if seen.rollout.exists else Phase.PENDING

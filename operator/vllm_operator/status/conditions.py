@@ -1,0 +1,173 @@
+"""The conditions, one function each.
+
+Rules of kstatus (sigs.k8s.io/cli-utils, pkg/kstatus): `Ready` from first sight; `Reconciling` and `Stalled` are true only
+when something is not as it should be; `Stalled` means that waiting will not help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vllm_operator.api.status import ConditionType
+from vllm_operator.plan.cache import has_cache, preloads
+from vllm_operator.plan.types import Plan
+from vllm_operator.sizing.types import ParameterCount
+from vllm_operator.status.observation import Observation
+
+MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A condition without its times."""
+
+    type: ConditionType
+    status: str
+    reason: str
+    message: str = ""
+
+
+def _found(kind: ConditionType, holds: bool, reason: str, message: str = "") -> Finding:  # noqa: FBT001
+    return Finding(kind, "True" if holds else "False", reason, message[:MAX_MESSAGE])
+
+
+def findings(seen: Observation) -> list[Finding]:
+    """Every condition that applies, in the order in which a resource goes through them."""
+    plan = seen.plan
+    found = [_accepted(plan), _model_resolved(plan), _sized(plan)]
+    if plan.refusal is None:
+        found += [_cache_ready(seen), _available(seen), _scaling_ready(seen)]
+    ready = _ready(seen)
+    return [finding for finding in (*found, ready, *_kstatus(seen, ready)) if finding]
+
+
+def _refused(plan: Plan, kind: ConditionType) -> Finding | None:
+    refusal = plan.refusal
+    if refusal and refusal.condition == kind.value:
+        return _found(kind, False, refusal.reason, refusal.message)
+    return None
+
+
+def _accepted(plan: Plan) -> Finding:
+    warnings = "; ".join(f"{warning.reason}: {warning.message}" for warning in plan.warnings)
+    accepted = _found(ConditionType.ACCEPTED, True, "Accepted", warnings)
+    return _refused(plan, ConditionType.ACCEPTED) or accepted
+
+
+def _model_resolved(plan: Plan) -> Finding | None:
+    if refused := _refused(plan, ConditionType.MODEL_RESOLVED):
+        return refused
+    if plan.model is None:
+        return None
+    facts = plan.model.facts
+    if facts is None:
+        return _found(ConditionType.MODEL_RESOLVED, False, "UnknownModel", "nothing is known of the model's size")
+    reason = "Estimated" if isinstance(facts, ParameterCount) else "Resolved"
+    return _found(ConditionType.MODEL_RESOLVED, True, reason, f"known from {plan.model.known_from}")
+
+
+def _sized(plan: Plan) -> Finding | None:
+    if refused := _refused(plan, ConditionType.SIZED):
+        return refused
+    if plan.sizing is None:
+        return None
+    return _found(ConditionType.SIZED, True, plan.sizing.verdict.value, plan.sizing.explanation)
+
+
+def _cache_ready(seen: Observation) -> Finding | None:
+    spec, kind = seen.plan.resource.spec, ConditionType.CACHE_READY
+    if not has_cache(spec):
+        return None
+    if seen.plan.storage_problem:
+        return _found(kind, False, "StorageChangeBlocked", seen.plan.storage_problem)
+    if not preloads(spec):
+        return _found(kind, True, "NoPreload", "the first server downloads the model")
+    if seen.preload.complete:
+        return _found(kind, True, "Preloaded", "the model is in the cache")
+    if seen.preload.failure:
+        return _found(kind, False, "PreloadFailed", f"{seen.preload.failure}; see the log of the preload Job's pod")
+    if seen.claim_phase == "Pending":
+        return _found(
+            kind, False, "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
+        )
+    if spec.suspend:
+        return _found(kind, False, "Suspended", "the download waits until the resource is resumed")
+    return _found(kind, False, "Preloading", "the preload Job downloads the model")
+
+
+def _available(seen: Observation) -> Finding:
+    kind, rollout = ConditionType.AVAILABLE, seen.rollout
+    if rollout.exists and rollout.wanted == 0:
+        return _found(kind, False, _rest(seen), "there are no replicas, as asked")
+    if rollout.available > 0:
+        return _found(kind, True, "Available", f"{rollout.available} of {rollout.wanted} replicas are available")
+    if seen.trouble:
+        return _found(kind, False, seen.trouble.reason, seen.trouble.message)
+    return _found(kind, False, "Preloading" if seen.withheld else "Starting", _progress(seen))
+
+
+def _scaling_ready(seen: Observation) -> Finding | None:
+    spec = seen.plan.resource.spec
+    if spec.autoscaling is None or spec.suspend:
+        return None
+    problem = seen.scaling.problem or ("" if seen.scaling.exists else "there is no autoscaler yet")
+    reason = seen.scaling.reason or ("Scaling" if not problem else "Pending")
+    return _found(ConditionType.SCALING_READY, not problem, reason, problem)
+
+
+def _rest(seen: Observation) -> str:
+    return "Suspended" if seen.plan.resource.spec.suspend else "Idle"
+
+
+def _progress(seen: Observation) -> str:
+    rollout = seen.rollout
+    if seen.withheld:
+        return "the servers wait until the model is in the cache"
+    if not rollout.exists:
+        return "the Deployment is not there yet"
+    return f"{rollout.updated} of {rollout.wanted} replicas are up to date, {rollout.available} available"
+
+
+def _obstacle(seen: Observation) -> tuple[str, str, bool] | None:
+    """What keeps it from being ready beside the ordinary course: reason, message, and whether waiting helps."""
+    if refusal := seen.plan.refusal:
+        return refusal.reason, refusal.message, False
+    if seen.errors:
+        worst = next((error for error in seen.errors if error.final), seen.errors[0])
+        others = f" (and {len(seen.errors) - 1} more)" if len(seen.errors) > 1 else ""
+        return worst.reason, f"{worst.what}: {worst.message}{others}", not worst.final
+    if seen.preload.failure and seen.withheld:
+        return "PreloadFailed", seen.preload.failure, False
+    if seen.rollout.deadline_exceeded:
+        why = f"{seen.trouble.reason}: {seen.trouble.message}" if seen.trouble else seen.rollout.deadline_exceeded
+        return "ProgressDeadlineExceeded", why, False
+    if seen.rollout.failure:
+        return "ReplicaFailure", seen.rollout.failure, True
+    return None
+
+
+def _ready(seen: Observation) -> Finding:
+    kind = ConditionType.READY
+    if obstacle := _obstacle(seen):
+        return _found(kind, False, obstacle[0], obstacle[1])
+    if seen.withheld:
+        return _found(kind, False, "Preloading", _progress(seen))
+    if not seen.rollout.complete:
+        trouble = seen.trouble
+        reason = trouble.reason if trouble else "Updating" if seen.rollout.available else "Starting"
+        return _found(kind, False, reason, trouble.message if trouble else _progress(seen))
+    if seen.rollout.wanted == 0:
+        return _found(kind, True, _rest(seen), "there are no replicas, as asked")
+    return _found(kind, True, "Available", f"{seen.rollout.available} replicas serve")
+
+
+def _kstatus(seen: Observation, ready: Finding) -> tuple[Finding, Finding]:
+    obstacle = _obstacle(seen)
+    stalled = obstacle is not None and not obstacle[2]
+    reconciling = ready.status != "True" and not stalled
+    return (
+        _found(
+            ConditionType.RECONCILING, reconciling, *((ready.reason, ready.message) if reconciling else ("Settled",))
+        ),
+        _found(ConditionType.STALLED, stalled, *((ready.reason, ready.message) if stalled else ("Progressing",))),
+    )

@@ -1,0 +1,152 @@
+"""What one pass saw, reduced to what the status speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_operator.plan.types import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ChildError:
+    """A child that could not be applied. `final` errors do not heal by waiting."""
+
+    what: str
+    reason: str
+    message: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where a Deployment stands: counts of pods, and what its controller says."""
+
+    exists: bool = False
+    current: bool = False  # its controller has seen the latest spec
+    wanted: int = 0
+    existing: int = 0
+    updated: int = 0
+    ready: int = 0
+    available: int = 0
+    failure: str = ""  # message of ReplicaFailure
+    deadline_exceeded: str = ""  # message of Progressing=False/ProgressDeadlineExceeded
+
+    @property
+    def complete(self) -> bool:
+        """Whether every replica runs the latest template and is available, and no old one is left."""
+        counts = (self.updated, self.existing, self.available)
+        return self.exists and self.current and all(count == self.wanted for count in counts)
+
+
+def _by_type(live: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {condition["type"]: condition for condition in (live.get("status") or {}).get("conditions") or ()}
+
+
+def rollout_of(live: Mapping[str, Any] | None) -> Rollout:
+    """The state of a live Deployment; all zero when there is none."""
+    if not live:
+        return Rollout()
+    status, conditions = live.get("status") or {}, _by_type(live)
+    progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    exceeded = progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded"
+    return Rollout(
+        exists=True,
+        current=status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0),
+        wanted=live.get("spec", {}).get("replicas", 1),
+        existing=status.get("replicas") or 0,
+        updated=status.get("updatedReplicas") or 0,
+        ready=status.get("readyReplicas") or 0,
+        available=status.get("availableReplicas") or 0,
+        failure=failure.get("message", "") if failure.get("status") == "True" else "",
+        deadline_exceeded=progressing.get("message", "") if exceeded else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """Where the preload Job stands."""
+
+    exists: bool = False
+    complete: bool = False
+    failure: str = ""
+
+
+def preload_of(live: Mapping[str, Any] | None) -> Preload:
+    """The state of a live Job."""
+    if not live:
+        return Preload()
+    conditions = _by_type(live)
+    failed = conditions.get("Failed", {})
+    return Preload(
+        exists=True,
+        complete=conditions.get("Complete", {}).get("status") == "True",
+        failure=(failed.get("message") or "the Job failed") if failed.get("status") == "True" else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the autoscaler says of itself: the first thing that keeps it from working, or nothing."""
+
+    exists: bool = False
+    problem: str = ""
+    reason: str = ""
+
+
+def scaling_of(live: Mapping[str, Any] | None) -> Scaling:
+    """The state of a live HorizontalPodAutoscaler; one that has not spoken yet is a problem too."""
+    if not live:
+        return Scaling()
+    conditions = _by_type(live)
+    if not conditions:
+        return Scaling(True, "the autoscaler has not looked at it yet", "Pending")
+    for kind in ("AbleToScale", "ScalingActive"):
+        found = conditions.get(kind)
+        if found and found["status"] != "True":
+            reason = "MetricsUnavailable" if "Metric" in found.get("reason", "") else found.get("reason", kind)
+            return Scaling(True, found.get("message", ""), reason)
+    return Scaling(True)
+
+
+@dataclass(frozen=True, slots=True)
+class PodTrouble:
+    """Why a pod does not serve: one word and a sentence."""
+
+    reason: str
+    message: str
+
+
+def _waiting(pod: Mapping[str, Any]) -> PodTrouble | None:
+    status = pod.get("status") or {}
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            last = ((container.get("lastState") or {}).get("terminated") or {}).get("reason", "")
+            ended = f" (last end: {last})" if last else ""
+            return PodTrouble(waiting["reason"], f"{container['name']}: {waiting.get('message', '')}{ended}".strip())
+    return None
+
+
+def trouble_of(pods: tuple[Mapping[str, Any], ...]) -> PodTrouble | None:
+    """The first pod's trouble: not schedulable before not starting."""
+    for pod in pods:
+        scheduled = _by_type(pod).get("PodScheduled", {})
+        if scheduled.get("status") == "False":
+            return PodTrouble(scheduled.get("reason", "Unschedulable"), scheduled.get("message", ""))
+    return next((trouble for pod in pods if (trouble := _waiting(pod))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that the status of one resource is made from."""
+
+    plan: Plan
+    rollout: Rollout = Rollout()
+    preload: Preload = Preload()
+    scaling: Scaling = Scaling()
+    claim_phase: str = ""
+    trouble: PodTrouble | None = None
+    withheld: bool = False  # the servers wait for the cache
+    errors: tuple[ChildError, ...] = ()
