@@ -9,7 +9,7 @@ from localcluster.audit import AuditEvent
 from localcluster.kubectl import Kubectl
 from localcluster.nodes import Manifest
 
-_TOKEN_LIFETIME = "24h"
+_ACCESS_DURATION = "24h"
 _NODES_DEADLINE_SECONDS = 60
 
 
@@ -57,7 +57,7 @@ class ClusterAccess(ABC):
             KubectlError: the service account does not exist.
         """
         created = self.kubectl(
-            "create", "token", service_account, f"--namespace={namespace}", f"--duration={_TOKEN_LIFETIME}"
+            "create", "token", service_account, f"--namespace={namespace}", f"--duration={_ACCESS_DURATION}"
         )
         view = self.kubectl.json("config", "view", "--minify", "--flatten", "--raw")
         path = self.folder / f"{namespace}.{service_account}.kubeconfig"

@@ -161,18 +161,19 @@ def _controller_flags(name: str, layout: Layout, ports: Mapping[str, int]) -> tu
 
 
 def _kwok(layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
-    return kwok_arguments(layout.component_kubeconfig("kwok"), layout.root / "kwok.yaml", ports["kwok"])
+    arguments = kwok_arguments(layout.component_kubeconfig("kwok"), layout.root / "kwok.yaml")
+    return (*arguments, f"--server-address=127.0.0.1:{ports['kwok']}")
 
 
-def kwok_arguments(kubeconfig: Path, config: Path, port: int) -> tuple[str, ...]:
+def kwok_arguments(kubeconfig: Path, config: Path) -> tuple[str, ...]:
     """Return the arguments of kwok, which plays the kubelets of the nodes that carry its annotation."""
     return (
         f"--kubeconfig={kubeconfig}",
         f"--config={config}",
         "--manage-all-nodes=false",
         f"--manage-nodes-with-annotation-selector={'='.join(KWOK_ANNOTATION)}",
-        f"--server-address=127.0.0.1:{port}",
         f"--cidr={POD_CIDR}",
         "--node-ip=127.0.0.1",
         "--node-lease-duration-seconds=40",
+        "-v=WARN",
     )

@@ -1,6 +1,6 @@
 """Keys, certificates and tokens of one local cluster, written below its state folder."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import secrets
 from pathlib import Path
@@ -24,7 +24,7 @@ _SERVER_NAMES = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 )
-_VALIDITY = datetime.timedelta(days=3650)
+_VALIDITY = dt.timedelta(days=3650)
 
 
 class Authority:
@@ -107,7 +107,7 @@ def _common_name(name: str, organization: str | None = None) -> x509.Name:
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     # An hour back, so that a clock that is a little off does not reject a new certificate.
-    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    begin = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

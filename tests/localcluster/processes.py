@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +80,12 @@ def spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: boo
         home: $HOME of the program; it gets no other variable but PATH, so no proxy or user setting reaches it.
         die_with_parent: kill the program when the calling *thread* ends; without it the program outlives the caller.
     """
-    if die_with_parent:
-        command = [sys.executable, "-I", "-S", str(_DEATHSIG), str(os.getpid()), *command]
+    wrapper = [sys.executable, "-I", "-S", str(_DEATHSIG), str(os.getpid())] if die_with_parent else []
+    full_command = [*wrapper, *command]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
-        command[0],
-        command,
+        full_command[0],
+        full_command,
         {"PATH": os.defpath, "HOME": str(home)},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -96,16 +95,6 @@ def spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: boo
         setsid=True,
     )
     return _identify(pid)
-
-
-def wait_gone(processes: Sequence[Process], timeout: float) -> bool:
-    """Return whether all `processes` ended within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while any(process.alive for process in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _identify(pid: int) -> Process:
