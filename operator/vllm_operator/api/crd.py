@@ -17,7 +17,13 @@ from vllm_operator.api.spec import Spec
 from vllm_operator.api.status import Status
 
 _DROPPED = frozenset({"title", "examples", "discriminator", "$defs"})
-_REFUSED = frozenset({"patternProperties", "prefixItems", "oneOf", "not", "if"})
+# Keys of JSONSchemaProps (apiextensions.k8s.io/v1) that the models may lead to.
+_KNOWN = frozenset({
+    "type", "format", "description", "default", "enum", "properties", "required", "items", "additionalProperties",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
+    "maxProperties", "x-kubernetes-validations", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+})  # fmt: skip
 
 COLUMNS = (
     ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", 0, "Whether the service serves"),
@@ -77,11 +83,11 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any], trail: tuple[
         node = _without_null(node)
     if "$ref" in node:
         return _resolve(node, definitions, trail)
-    if unknown := _REFUSED & node.keys():
-        raise ValueError(f"{sorted(unknown)} cannot be said in a structural schema")
     node = {key: value for key, value in node.items() if key not in _DROPPED}
     if "const" in node:
         node["enum"] = [node.pop("const")]
+    if unknown := node.keys() - _KNOWN:
+        raise ValueError(f"{sorted(unknown)} cannot be said in a structural schema")
     if "description" in node:
         node["description"] = " ".join(node["description"].split())
     _bounds(node)
@@ -90,7 +96,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any], trail: tuple[
 
 
 def _fill_defaults(node: dict[str, Any]) -> None:
-    """Give an object whose fields have defaults a default of its own: the API server looks inside only when it is there.
+    """Give an object whose fields have defaults one of its own: the API server looks inside only when it is there.
 
     It is said in full: the rules of a default are evaluated before the defaults inside it are filled in.
     """

@@ -7,16 +7,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vllm_operator.api.base import (
-    ApiObject,
+from vllm_operator.api.base import ApiObject, Rule
+from vllm_operator.api.fields import (
+    Between,
+    Bool,
     EnvName,
+    HubAddress,
     LabelName,
     ObjectName,
+    ParserName,
     Passthrough,
-    Rule,
     SecretKey,
     Text,
-    Word,
     has_version,
 )
 
@@ -39,7 +41,7 @@ class KeySelector(ApiObject):
     key: SecretKey
     """Key inside it."""
 
-    optional: bool = False
+    optional: Bool = False
     """Whether the pod may start without it."""
 
 
@@ -126,10 +128,10 @@ class Speculative(ApiObject):
     method: Literal["ngram", "suffix", "mtp", "draft_model", "eagle", "eagle3", "medusa", "mlp_speculator"] = "ngram"
     """How tokens are proposed."""
 
-    tokens: Annotated[int, Field(ge=1, le=32)] = 4
+    tokens: Annotated[int, Between(1, 32)] = 4
     """How many tokens are proposed per step."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^hf://[^/\s]+/[^/\s]+$")] | None = None
+    model: HubAddress | None = None
     """The draft model, as `hf://organisation/name`; it is downloaded with the model."""
 
 
@@ -139,7 +141,7 @@ class LoRAAdapter(ApiObject):
     name: LabelName
     """Name that clients ask for as `model`."""
 
-    source: Annotated[str, Field(max_length=256, pattern=r"^hf://[^/\s]+/[^/\s]+$")]
+    source: HubAddress
     """Where it comes from, as `hf://organisation/name`; it is downloaded with the model."""
 
 
@@ -166,7 +168,7 @@ class LoRA(ApiObject):
     adapters: Annotated[tuple[LoRAAdapter, ...], Field(min_length=1, max_length=32)]
     """The adapters."""
 
-    max_rank: int = 16
+    max_rank: Annotated[int, Between(1, 512)] = 16
     """Highest rank among them."""
 
 
@@ -180,7 +182,7 @@ class StructuredOutputs(ApiObject):
 class Parser(ApiObject):
     """A parser of vLLM, by its name."""
 
-    parser: Word
+    parser: ParserName
     """Name of the parser."""
 
 
@@ -235,19 +237,19 @@ class Engine(ApiObject):
     profile: Profile = Profile.BALANCED
     """Named settings that fill only what is unset here: Balanced, Throughput, Latency or LongContext."""
 
-    max_sequences: Annotated[int, Field(ge=1, le=65536)] | None = None
+    max_sequences: Annotated[int, Between(1, 65536)] | None = None
     """Requests in one batch (`--max-num-seqs`); default from the profile."""
 
-    max_batched_tokens: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+    max_batched_tokens: Annotated[int, Between(1, 1_048_576)] | None = None
     """Tokens in one batch (`--max-num-batched-tokens`); default from the profile."""
 
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     """Type of the KV cache (`--kv-cache-dtype`); default from the profile."""
 
-    prefix_caching: bool | None = None
+    prefix_caching: Bool | None = None
     """Reuse of the KV cache of common prefixes; vLLM's own default is on."""
 
-    enforce_eager: bool = False
+    enforce_eager: Bool = False
     """Run without CUDA graphs: slower, smaller, starts faster."""
 
     speculative: Speculative | None = None

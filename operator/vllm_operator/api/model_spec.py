@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vllm_operator.api.base import ApiObject, ModelLength, ObjectName, Passthrough, Rule, SecretKey
+from vllm_operator.api.base import ApiObject, Rule
+from vllm_operator.api.fields import (
+    Bool,
+    ModelLength,
+    ObjectName,
+    Passthrough,
+    Revision,
+    SecretKey,
+    ServedName,
+    Source,
+)
 
 # --quantization values of vLLM 0.32 (vllm/model_executor/layers/quantization/__init__.py), deprecated ones left out.
 QUANTIZATIONS = (
@@ -72,29 +82,30 @@ class Model(ApiObject):
             lambda s: s.token_secret_ref is None or s.source.startswith("hf://"),
         ),
         Rule(
+            "self.source.startsWith('hf://') || self.revision == 'main'",
+            "revision is a branch, tag or commit of an hf:// source: leave it unset for any other",
+            lambda s: s.source.startswith("hf://") or s.revision == "main",
+        ),
+        Rule(
+            "self.source.startsWith('hf://') || "
+            "(self.files.include.size() == 0 && self.files.exclude == ['original/*'])",
+            "files says what is downloaded from an hf:// source: leave it unset for any other",
+            lambda s: s.source.startswith("hf://") or s.files == Files(),
+        ),
+        Rule(
             "self.servedNames.all(a, self.servedNames.exists_one(b, b == a))",
             "servedNames must differ from each other",
             lambda s: len(set(s.served_names)) == len(s.served_names),
         ),
     )
 
-    source: Annotated[
-        str,
-        Field(
-            max_length=512,
-            pattern=r"^(hf://[\w.-]+/[\w.-]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[\w.-]+)*|"
-            r"s3://[\w.-]+(/[\w.=-]+)*/?|oci://[\w.:/-]+(@sha256:[0-9a-f]{64})?)$",
-        ),
-    ]
+    source: Source
     """Where it comes from: `hf://organisation/name`, `pvc://claim/path`, `s3://bucket/prefix` or `oci://repository@sha256:...`."""
 
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] = "main"
+    revision: Revision = "main"
     """Branch, tag or commit of an hf:// source."""
 
-    served_names: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s-]\S*$")], ...],
-        Field(max_length=8),
-    ] = ()
+    served_names: Annotated[tuple[ServedName, ...], Field(max_length=8)] = ()
     """Names that clients may ask for; the first is the label of the metrics. Default: the repository or path."""
 
     token_secret_ref: TokenRef | None = None
@@ -109,7 +120,7 @@ class Model(ApiObject):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of weights and activations."""
 
-    trust_remote_code: bool = False
+    trust_remote_code: Bool = False
     """Run Python code that comes with the model. Read it first."""
 
     files: Files = Files()

@@ -11,17 +11,12 @@ _SUFFIXES = {
     **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
-_QUANTITY = re.compile(r"^[+]?([0-9]+(?:\.[0-9]+)?)(?:([KMGTPE]i|[kMGTPE]|m)|[eE]([0-9]{1,2}))?$")
-
-
-def is_quantity(text: str) -> bool:
-    """Whether `text` is a non-negative quantity."""
-    return _QUANTITY.match(text) is not None
+_QUANTITY = re.compile(r"[+]?([0-9]+(?:\.[0-9]+)?)(?:([KMGTPE]i|[kMGTPE]|m)|[eE]([0-9]{1,2}))?")
 
 
 def to_bytes(text: str) -> int:
     """Bytes that a quantity stands for, rounded up to whole ones; ValueError when it is none."""
-    match = _QUANTITY.match(text)
+    match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a Kubernetes quantity such as 80Gi or 500Mi")
     number, suffix, exponent = match.groups()

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from vllm_operator.api.base import (
-    ApiObject,
+from vllm_operator.api.base import ApiObject, Rule, SecretKeyRef, without_nulls
+from vllm_operator.api.engine_spec import Engine
+from vllm_operator.api.fields import (
+    Between,
+    Bool,
     GPUCount,
     NodeCount,
+    Number,
+    OptionalLabelName,
+    OptionalObjectName,
     ParallelSize,
     Passthrough,
     Port,
     Quantity,
     QuantityOrAuto,
     ResourceName,
-    Rule,
     SecretKey,
-    SecretKeyRef,
 )
-from vllm_operator.api.engine_spec import Engine
 from vllm_operator.api.model_spec import Model
 
 
 class GPU(ApiObject):
     """The GPUs of one replica."""
 
-    product: Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")] = ""
+    product: OptionalLabelName = ""
     """A product of the GPU table, as in the node label nvidia.com/gpu.product; unset: chosen from the nodes."""
 
     count: GPUCount = "auto"
@@ -36,11 +39,16 @@ class GPU(ApiObject):
     memory: Quantity | None = None
     """Memory of one GPU, for a product that the table does not know."""
 
-    memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    memory_utilization: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Share of a GPU's memory that vLLM may use; default from the profile."""
 
     resource_name: ResourceName | None = None
     """Extended resource that counts the GPUs; default from the GPU table (nvidia.com/gpu)."""
+
+    @property
+    def names_a_gpu(self) -> bool:
+        """Whether a field is set that only a GPU can have."""
+        return bool(self.product or self.memory or self.resource_name)
 
 
 class Parallelism(ApiObject):
@@ -55,7 +63,7 @@ class Parallelism(ApiObject):
     nodes: NodeCount = "auto"
     """Nodes per replica."""
 
-    expert: bool = False
+    expert: Bool = False
     """Expert parallelism, for mixture-of-experts models."""
 
     @property
@@ -87,16 +95,16 @@ class Autoscaling(ApiObject):
         ),
     )
 
-    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    min_replicas: Annotated[int, Between(1, 1000)] = 1
     """Fewest replicas."""
 
-    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    max_replicas: Annotated[int, Between(1, 1000)]
     """Most replicas."""
 
     metric: Literal["InFlight", "Waiting", "KVCacheUsage"] = "InFlight"
     """What the load is measured by: requests running and waiting, requests waiting, or KV cache in percent."""
 
-    target: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    target: Annotated[int, Between(1, 100_000)] | None = None
     """Wanted average per replica; default 70 % of maxSequences (InFlight), 5 (Waiting), 80 (KVCacheUsage)."""
 
     provider: Literal["HPA"] = "HPA"
@@ -111,21 +119,28 @@ class Cache(ApiObject):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.claimName == '' || (self.size == 'auto' && !has(self.storageClassName))",
-            "claimName names a claim that exists: size and storageClassName belong to claims that the operator makes",
-            lambda s: not s.claim_name or (s.size == "auto" and s.storage_class_name is None),
+            "self.claimName == '' || "
+            "(self.size == 'auto' && !has(self.storageClassName) && self.reclaimPolicy == 'Retain')",
+            "claimName names a claim that exists: size, storageClassName and reclaimPolicy belong to claims that the "
+            "operator makes",
+            lambda s: not s.claim_name or s.makes_no_claim,
         ),
         Rule(
-            "!self.ephemeral || (self.claimName == '' && !has(self.storageClassName) && self.size == 'auto')",
-            "an ephemeral cache has no claim: leave claimName, size and storageClassName unset",
-            lambda s: not s.ephemeral or (not s.claim_name and s.storage_class_name is None and s.size == "auto"),
+            "!self.ephemeral || (self.claimName == '' && self.size == 'auto' && !has(self.storageClassName) && "
+            "self.reclaimPolicy == 'Retain' && self.accessMode == 'ReadWriteMany' && self.preload)",
+            "an ephemeral cache has no claim: leave claimName, size, storageClassName, accessMode, reclaimPolicy and "
+            "preload unset",
+            lambda s: (
+                not s.ephemeral
+                or (not s.claim_name and s.makes_no_claim and s.access_mode == "ReadWriteMany" and s.preload)
+            ),
         ),
     )
 
     size: QuantityOrAuto = "auto"
     """Size of the claim, or auto: the model's files and a tenth, and room for compiled kernels."""
 
-    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    storage_class_name: OptionalObjectName | None = None
     """Storage class of the claim; unset: the cluster's default."""
 
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
@@ -134,14 +149,19 @@ class Cache(ApiObject):
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """Whether the claim outlives the resource."""
 
-    claim_name: Annotated[str, Field(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] = ""
+    claim_name: OptionalObjectName = ""
     """A claim that exists already."""
 
-    ephemeral: bool = False
+    ephemeral: Bool = False
     """No claim: every pod downloads into a volume of its own."""
 
-    preload: bool = True
+    preload: Bool = True
     """Download in a Job, once, before a server starts; otherwise the first server downloads."""
+
+    @property
+    def makes_no_claim(self) -> bool:
+        """Whether no field is set that only a claim made by the operator can have."""
+        return self.size == "auto" and self.storage_class_name is None and self.reclaim_policy == "Retain"
 
 
 class Service(ApiObject):
@@ -154,7 +174,9 @@ class Service(ApiObject):
     """Port of the Service; the server itself listens on 8000."""
 
     annotations: Annotated[
-        dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32, default_factory=dict)
+        dict[str, Annotated[str, Field(max_length=4096)]],
+        Field(max_length=32, default_factory=dict),
+        BeforeValidator(without_nulls),
     ]
     """Annotations of the Service, for load balancers."""
 
@@ -176,33 +198,33 @@ class Auth(ApiObject):
 class Monitoring(ApiObject):
     """Objects of the Prometheus operator and Grafana."""
 
-    pod_monitor: bool = False
+    pod_monitor: Bool = False
     """A PodMonitor that scrapes /metrics of every replica."""
 
-    rules: bool = False
+    rules: Bool = False
     """A PrometheusRule with alerts."""
 
-    dashboard: bool = False
+    dashboard: Bool = False
     """A ConfigMap with a Grafana dashboard (label grafana_dashboard)."""
 
 
 class Rollout(ApiObject):
     """How a change reaches the replicas."""
 
-    spare_gpu: bool = Field(default=False, alias="spareGPU")
+    spare_gpu: Bool = Field(default=False, alias="spareGPU")
     """Whether GPUs for one more replica are free: then a new replica starts before an old one stops."""
 
 
 class Lifecycle(ApiObject):
     """How long starting and stopping may take."""
 
-    startup_timeout_seconds: Annotated[int, Field(ge=60, le=86_400)] = 1800
+    startup_timeout_seconds: Annotated[int, Between(60, 86_400)] = 1800
     """Time to load the model before the pod is restarted."""
 
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    drain_seconds: Annotated[int, Between(0, 3600)] = 60
     """Time for requests in flight to finish when a pod stops."""
 
-    pre_stop_seconds: Annotated[int, Field(ge=0, le=300)] = 15
+    pre_stop_seconds: Annotated[int, Between(0, 300)] = 15
     """Time for load balancers to forget a pod before it stops accepting."""
 
 
@@ -237,9 +259,14 @@ class Spec(ApiObject):
             lambda s: s.gpu.count != 0 or s.parallelism.is_single,
         ),
         Rule(
-            "self.gpu.count != 0 || (self.gpu.product == '' && !has(self.gpu.memory))",
-            "the CPU backend (gpu.count 0) uses no GPU: leave gpu.product and gpu.memory unset",
-            lambda s: s.gpu.count != 0 or (s.gpu.product == "" and s.gpu.memory is None),
+            "self.gpu.count != 0 || (self.gpu.product == '' && !has(self.gpu.memory) && !has(self.gpu.resourceName))",
+            "the CPU backend (gpu.count 0) uses no GPU: leave gpu.product, gpu.memory and gpu.resourceName unset",
+            lambda s: s.gpu.count != 0 or not s.gpu.names_a_gpu,
+        ),
+        Rule(
+            "!has(self.engine.lora) || self.engine.lora.adapters.all(a, !(a.name in self.model.servedNames))",
+            "an adapter needs a name that is not among model.servedNames: clients choose by it",
+            lambda s: s.engine.lora is None or not {a.name for a in s.engine.lora.adapters} & set(s.model.served_names),
         ),
         Rule(
             "self.sizing.mode != 'Off' || self.gpu.count != 'auto'",
@@ -263,7 +290,7 @@ class Spec(ApiObject):
     engine: Engine = Engine()
     """How vLLM itself is started."""
 
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    replicas: Annotated[int, Between(0, 1000)] = 1
     """Replicas; excluded by autoscaling."""
 
     autoscaling: Autoscaling | None = None
@@ -293,7 +320,7 @@ class Spec(ApiObject):
     pod_template: Passthrough = Field(default_factory=dict)
     """Strategic-merge overlay (`metadata`, `spec`) for everything else a server pod can have."""
 
-    suspend: bool = False
+    suspend: Bool = False
     """Free the GPUs and keep everything else."""
 
     @property
