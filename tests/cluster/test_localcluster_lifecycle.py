@@ -1,0 +1,127 @@
+"""Starting, interrupting, killing and ending local clusters: nothing may be left, nobody else may be hit."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from localcluster import paths, state
+from localcluster.cluster import Cluster, ComponentError
+from localcluster.processes import Process
+from localcluster.wait import wait_for
+
+CONTROL_PLANE_SECONDS = 10.0
+
+
+def python(*arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+
+
+def localcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "localcluster", *arguments)
+
+
+@pytest.fixture
+def own_name() -> str:
+    return f"own-{os.getpid()}"
+
+
+@pytest.fixture
+def own_cluster(own_name: str, local_cluster: Cluster) -> Iterator[str]:
+    assert local_cluster.layout.name != own_name
+    yield own_name
+    assert localcluster("down", "--name", own_name).returncode == 0
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_up_and_down_leave_nothing(own_cluster: str, record_property: Callable[[str, object], None]) -> None:
+    assert localcluster("status", "--name", own_cluster).returncode == 1
+    up = localcluster("up", "--name", own_cluster)
+    assert up.returncode == 0, up.stderr
+    record = state.load(state.layout_of(own_cluster))
+    assert record is not None
+    record_property("control_plane_ready_seconds", record.ready_seconds["control plane"])
+    assert f"control plane ready after {record.ready_seconds['control plane']:.1f} s" in up.stdout
+    assert record.ready_seconds["control plane"] < CONTROL_PLANE_SECONDS
+    assert len(record.processes) == 5
+    assert all(process.alive for process in record.processes.values())
+    status = localcluster("status", "--name", own_cluster)
+    assert (status.returncode, status.stdout.count(" ready ")) == (0, 5), status.stdout
+    again = localcluster("up", "--name", own_cluster)
+    assert (again.returncode, "already up" in again.stdout) == (0, True)
+    assert state.load(state.layout_of(own_cluster)) == record
+    assert localcluster("down", "--name", own_cluster).returncode == 0
+    assert not any(process.alive for process in record.processes.values())
+    assert not any(listening(port) for port in record.ports.values())
+    assert not state.layout_of(own_cluster).root.exists()
+
+
+def test_interrupted_start_leaves_nothing(own_cluster: str) -> None:
+    layout = state.layout_of(own_cluster)
+    command = [sys.executable, "-m", "localcluster", "up", "--name", own_cluster]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as starting:
+
+        def processes() -> dict[str, Process]:
+            record = state.load(layout)
+            return record.processes if record else {}
+
+        begun = wait_for(processes, interval=0.01, message="the first component is recorded")
+        starting.send_signal(signal.SIGINT)
+        _, errors = starting.communicate(timeout=30)
+    assert starting.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not any(process.alive for process in begun.values())
+    assert not layout.root.exists()
+
+
+def test_killed_owner_takes_its_cluster_along(own_cluster: str) -> None:
+    owner_code = f"""
+        import time
+        from localcluster.cluster import Cluster
+        Cluster.start({own_cluster!r}, bound=True)
+        print("started", flush=True)
+        time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(owner_code)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline().strip() == "started"
+        record = state.load(state.layout_of(own_cluster))
+        assert record is not None
+        assert all(process.alive for process in record.processes.values())
+        owner.kill()
+    wait_for(lambda: not any(process.alive for process in record.processes.values()), message="all components gone")
+    assert record.abandoned
+    state.sweep()
+    assert not state.layout_of(own_cluster).root.exists()
+
+
+def test_failed_component_shows_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "etcd.log"
+    log.write_text("starting\nlisten tcp 127.0.0.1:1: bind: address already in use\n")
+    error = ComponentError("etcd", "ended", log)
+    assert error.port_taken
+    assert "etcd ended" in str(error)
+    assert "address already in use" in str(error)
+
+
+def test_recorded_pid_of_another_process_is_not_killed() -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        Process(pid=stranger.pid, started=1).kill()
+        assert stranger.poll() is None
+        stranger.kill()
