@@ -12,10 +12,9 @@ from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
 from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan import cache, monitoring, network, scaling, workload
-from vllm_operator.plan.model import resolve_model, unknown_model
+from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
-from vllm_operator.sizing.memory import weights_gib
 from vllm_operator.sizing.types import Sizing, Verdict
 
 __all__ = ["make_plan"]

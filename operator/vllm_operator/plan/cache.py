@@ -163,6 +163,8 @@ def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[st
 
 
 def _job_environment(spec: Spec) -> list[dict[str, object]]:
-    token = [token_variable(spec)] if spec.model.token_secret_ref else []
     fixed = {"HF_HOME": HUB_MOUNT, "HOME": "/tmp", "NO_COLOR": "1"}  # noqa: S108 - an emptyDir of the pod
-    return [{"name": key, "value": value} for key, value in fixed.items()] + token + user_environment(spec)
+    variables: list[dict[str, object]] = [{"name": key, "value": value} for key, value in fixed.items()]
+    if spec.model.token_secret_ref:
+        variables.append(token_variable(spec))
+    return variables + user_environment(spec)

@@ -7,8 +7,9 @@ from vllm_operator.engine.source import parse_source, served_names
 from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan.types import ResolvedModel
 from vllm_operator.sizing.catalogue import lookup, parameters_from_name
-from vllm_operator.sizing.facts import ModelFacts, UnreadableConfig, facts_from_config
+from vllm_operator.sizing.facts import ModelFacts, facts_from_config
 from vllm_operator.sizing.types import ParameterCount
+from vllm_operator.sizing.weights import GIB, Shape, weights
 
 _BYTES_AT_16_BIT = 2.0
 
@@ -21,10 +22,19 @@ def _by_hand(spec: Spec) -> ModelFacts | ParameterCount:
             raise InvalidSpec((Problem("spec.model.facts.parameters", "must be a number of billions such as 7.6"),))
         per_parameter = given.get("bytesPerParameter", _BYTES_AT_16_BIT)
         return ParameterCount(served_names(spec.model)[0], float(count), float(per_parameter))
-    try:
-        return facts_from_config(given)
-    except UnreadableConfig as error:
-        raise InvalidSpec((Problem("spec.model.facts", str(error)),), "ConfigUnreadable") from error
+    facts = facts_from_config(given, name=served_names(spec.model)[0])
+    if facts.problem:
+        raise InvalidSpec((Problem("spec.model.facts", facts.problem),), "ConfigUnreadable")
+    return facts
+
+
+def weights_gib(model: ModelFacts | ParameterCount) -> float:
+    """Size of the weights in GiB, all of them on one GPU; about that of the files, too."""
+    if isinstance(model, ParameterCount):
+        return model.billions * 1e9 * model.bytes_per_parameter / GIB
+    if model.file_bytes:
+        return model.file_bytes / GIB
+    return sum(stage.total for stage in weights(model, Shape())) / GIB
 
 
 def resolve_model(spec: Spec) -> ResolvedModel:

@@ -9,7 +9,7 @@ from vllm_operator.errors import Problem
 from vllm_operator.plan.types import Facts, Refusal
 from vllm_operator.sizing.choose import size
 from vllm_operator.sizing.facts import ModelFacts
-from vllm_operator.sizing.gpus import GPU, find_gpu, gpus, unknown_gpu
+from vllm_operator.sizing.gpus import GPU, gpus, lookup, unknown_gpu
 from vllm_operator.sizing.types import Offer, ParameterCount, ReasonKind, Sizing, SizingRequest, Verdict
 
 DEFAULT_RESOURCE = "nvidia.com/gpu"
@@ -23,7 +23,7 @@ def _number(value: int | str) -> int | None:
 
 def _named_gpu(spec: Spec) -> GPU | None:
     """The GPU that the spec names: from the table, or by its memory when the table does not know it."""
-    found = find_gpu(spec.gpu.product)
+    found = lookup(spec.gpu.product)
     if spec.gpu.memory and (found is None or found.product != spec.gpu.product):
         return unknown_gpu(spec.gpu.product, to_bytes(spec.gpu.memory) / 2**30)
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vllm_operator.api.status import ConditionType, Phase
+from vllm_operator.errors import InvalidSpec
 from vllm_operator.naming import as_selector, selector
 from vllm_operator.plan.network import endpoint
 from vllm_operator.plan.types import Plan
@@ -12,7 +14,7 @@ from vllm_operator.sizing.types import Sizing
 from vllm_operator.status.conditions import Finding, findings
 from vllm_operator.status.observation import Observation
 
-__all__ = ["Observation", "make_status"]
+__all__ = ["Observation", "make_status", "refused_status"]
 
 
 def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[str, Any]:
@@ -37,6 +39,23 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
         "sizing": _sizing(plan.sizing) if plan.sizing else None,
     }
     return {key: value for key, value in status.items() if value is not None}
+
+
+def refused_status(body: Mapping[str, Any], error: InvalidSpec, now: str) -> dict[str, Any]:
+    """The status of a resource whose spec cannot even be read: one that is older than a rule of the schema."""
+    generation = body["metadata"].get("generation", 1)
+    old = {condition["type"]: condition for condition in (body.get("status") or {}).get("conditions", ())}
+    found = [
+        Finding(ConditionType.ACCEPTED, "False", error.reason, str(error)),
+        Finding(ConditionType.READY, "False", error.reason, str(error)),
+        Finding(ConditionType.RECONCILING, "False", "Stalled", "waiting will not help"),
+        Finding(ConditionType.STALLED, "True", error.reason, str(error)),
+    ]
+    return {
+        "observedGeneration": generation,
+        "phase": Phase.REFUSED.value,
+        "conditions": [_condition(finding, old.get(finding.type), generation, now) for finding in found],
+    }
 
 
 def _condition(finding: Finding, old: dict[str, Any] | None, generation: int, now: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The conditions, one function each.
 
-Rules of kstatus (sigs.k8s.io/cli-utils, pkg/kstatus): `Ready` from first sight; `Reconciling` and `Stalled` are true only
-when something is not as it should be; `Stalled` means that waiting will not help.
+Rules of kstatus (sigs.k8s.io/cli-utils, pkg/kstatus): `Ready` from first sight; `Reconciling` and `Stalled` are true
+only when something is not as it should be; `Stalled` means that waiting will not help.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ class Finding:
     message: str = ""
 
 
-def _found(kind: ConditionType, holds: bool, reason: str, message: str = "") -> Finding:  # noqa: FBT001
-    return Finding(kind, "True" if holds else "False", reason, message[:MAX_MESSAGE])
+def _yes(kind: ConditionType, reason: str, message: str = "") -> Finding:
+    return Finding(kind, "True", reason, message[:MAX_MESSAGE])
+
+
+def _no(kind: ConditionType, reason: str, message: str = "") -> Finding:
+    return Finding(kind, "False", reason, message[:MAX_MESSAGE])
 
 
 def findings(seen: Observation) -> list[Finding]:
     """Every condition that applies, in the order in which a resource goes through them."""
     plan = seen.plan
-    found = [_accepted(plan), _model_resolved(plan), _sized(plan)]
+    found = [_accepted(seen), _model_resolved(plan), _sized(plan)]
     if plan.refusal is None:
         found += [_cache_ready(seen), _available(seen), _scaling_ready(seen)]
     ready = _ready(seen)
@@ -44,13 +48,14 @@ def findings(seen: Observation) -> list[Finding]:
 def _refused(plan: Plan, kind: ConditionType) -> Finding | None:
     refusal = plan.refusal
     if refusal and refusal.condition == kind.value:
-        return _found(kind, False, refusal.reason, refusal.message)
+        return _no(kind, refusal.reason, refusal.message)
     return None
 
 
-def _accepted(plan: Plan) -> Finding:
-    warnings = "; ".join(f"{warning.reason}: {warning.message}" for warning in plan.warnings)
-    accepted = _found(ConditionType.ACCEPTED, True, "Accepted", warnings)
+def _accepted(seen: Observation) -> Finding:
+    plan = seen.plan
+    warnings = "; ".join([*(f"{warning.reason}: {warning.message}" for warning in plan.warnings), *seen.notes])
+    accepted = _yes(ConditionType.ACCEPTED, "Accepted", warnings)
     return _refused(plan, ConditionType.ACCEPTED) or accepted
 
 
@@ -61,9 +66,9 @@ def _model_resolved(plan: Plan) -> Finding | None:
         return None
     facts = plan.model.facts
     if facts is None:
-        return _found(ConditionType.MODEL_RESOLVED, False, "UnknownModel", "nothing is known of the model's size")
+        return _no(ConditionType.MODEL_RESOLVED, "UnknownModel", "nothing is known of the model's size")
     reason = "Estimated" if isinstance(facts, ParameterCount) else "Resolved"
-    return _found(ConditionType.MODEL_RESOLVED, True, reason, f"known from {plan.model.known_from}")
+    return _yes(ConditionType.MODEL_RESOLVED, reason, f"known from {plan.model.known_from}")
 
 
 def _sized(plan: Plan) -> Finding | None:
@@ -71,7 +76,7 @@ def _sized(plan: Plan) -> Finding | None:
         return refused
     if plan.sizing is None:
         return None
-    return _found(ConditionType.SIZED, True, plan.sizing.verdict.value, plan.sizing.explanation)
+    return _yes(ConditionType.SIZED, plan.sizing.verdict.value, plan.sizing.explanation)
 
 
 def _cache_ready(seen: Observation) -> Finding | None:
@@ -79,40 +84,44 @@ def _cache_ready(seen: Observation) -> Finding | None:
     if not has_cache(spec):
         return None
     if seen.plan.storage_problem:
-        return _found(kind, False, "StorageChangeBlocked", seen.plan.storage_problem)
+        return _no(kind, "StorageChangeBlocked", seen.plan.storage_problem)
     if not preloads(spec):
-        return _found(kind, True, "NoPreload", "the first server downloads the model")
+        return _yes(kind, "NoPreload", "the first server downloads the model")
     if seen.preload.complete:
-        return _found(kind, True, "Preloaded", "the model is in the cache")
+        return _yes(kind, "Preloaded", "the model is in the cache")
+    return _no(kind, *_preload_progress(seen))
+
+
+def _preload_progress(seen: Observation) -> tuple[str, str]:
     if seen.preload.failure:
-        return _found(kind, False, "PreloadFailed", f"{seen.preload.failure}; see the log of the preload Job's pod")
+        return "PreloadFailed", f"{seen.preload.failure}; see the log of the preload Job's pod"
     if seen.claim_phase == "Pending":
-        return _found(
-            kind, False, "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
-        )
-    if spec.suspend:
-        return _found(kind, False, "Suspended", "the download waits until the resource is resumed")
-    return _found(kind, False, "Preloading", "the preload Job downloads the model")
+        return "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
+    if seen.plan.resource.spec.suspend:
+        return "Suspended", "the download waits until the resource is resumed"
+    return "Preloading", "the preload Job downloads the model"
 
 
 def _available(seen: Observation) -> Finding:
     kind, rollout = ConditionType.AVAILABLE, seen.rollout
     if rollout.exists and rollout.wanted == 0:
-        return _found(kind, False, _rest(seen), "there are no replicas, as asked")
+        return _no(kind, _rest(seen), "there are no replicas, as asked")
     if rollout.available > 0:
-        return _found(kind, True, "Available", f"{rollout.available} of {rollout.wanted} replicas are available")
+        return _yes(kind, "Available", f"{rollout.available} of {rollout.wanted} replicas are available")
     if seen.trouble:
-        return _found(kind, False, seen.trouble.reason, seen.trouble.message)
-    return _found(kind, False, "Preloading" if seen.withheld else "Starting", _progress(seen))
+        return _no(kind, seen.trouble.reason, seen.trouble.message)
+    return _no(kind, "Preloading" if seen.withheld else "Starting", _progress(seen))
 
 
 def _scaling_ready(seen: Observation) -> Finding | None:
-    spec = seen.plan.resource.spec
+    spec, scaling = seen.plan.resource.spec, seen.scaling
     if spec.autoscaling is None or spec.suspend:
         return None
-    problem = seen.scaling.problem or ("" if seen.scaling.exists else "there is no autoscaler yet")
-    reason = seen.scaling.reason or ("Scaling" if not problem else "Pending")
-    return _found(ConditionType.SCALING_READY, not problem, reason, problem)
+    if not scaling.exists:
+        return _no(ConditionType.SCALING_READY, "Pending", "there is no autoscaler yet")
+    if scaling.problem:
+        return _no(ConditionType.SCALING_READY, scaling.reason, scaling.problem)
+    return _yes(ConditionType.SCALING_READY, "Scaling", "the autoscaler follows its metrics")
 
 
 def _rest(seen: Observation) -> str:
@@ -149,25 +158,24 @@ def _obstacle(seen: Observation) -> tuple[str, str, bool] | None:
 def _ready(seen: Observation) -> Finding:
     kind = ConditionType.READY
     if obstacle := _obstacle(seen):
-        return _found(kind, False, obstacle[0], obstacle[1])
+        return _no(kind, obstacle[0], obstacle[1])
     if seen.withheld:
-        return _found(kind, False, "Preloading", _progress(seen))
+        return _no(kind, "Preloading", _progress(seen))
     if not seen.rollout.complete:
         trouble = seen.trouble
         reason = trouble.reason if trouble else "Updating" if seen.rollout.available else "Starting"
-        return _found(kind, False, reason, trouble.message if trouble else _progress(seen))
+        return _no(kind, reason, trouble.message if trouble else _progress(seen))
     if seen.rollout.wanted == 0:
-        return _found(kind, True, _rest(seen), "there are no replicas, as asked")
-    return _found(kind, True, "Available", f"{seen.rollout.available} replicas serve")
+        return _yes(kind, _rest(seen), "there are no replicas, as asked")
+    return _yes(kind, "Available", f"{seen.rollout.available} replicas serve")
 
 
 def _kstatus(seen: Observation, ready: Finding) -> tuple[Finding, Finding]:
     obstacle = _obstacle(seen)
-    stalled = obstacle is not None and not obstacle[2]
-    reconciling = ready.status != "True" and not stalled
-    return (
-        _found(
-            ConditionType.RECONCILING, reconciling, *((ready.reason, ready.message) if reconciling else ("Settled",))
-        ),
-        _found(ConditionType.STALLED, stalled, *((ready.reason, ready.message) if stalled else ("Progressing",))),
-    )
+    if obstacle is not None and not obstacle[2]:
+        moving = _no(ConditionType.RECONCILING, "Stalled", "waiting will not help")
+        return moving, _yes(ConditionType.STALLED, ready.reason, ready.message)
+    rest = _no(ConditionType.STALLED, "Progressing")
+    if ready.status == "True":
+        return _no(ConditionType.RECONCILING, "Settled"), rest
+    return _yes(ConditionType.RECONCILING, ready.reason, ready.message), rest

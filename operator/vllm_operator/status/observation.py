@@ -101,13 +101,13 @@ def scaling_of(live: Mapping[str, Any] | None) -> Scaling:
         return Scaling()
     conditions = _by_type(live)
     if not conditions:
-        return Scaling(True, "the autoscaler has not looked at it yet", "Pending")
+        return Scaling(exists=True, problem="the autoscaler has not looked at it yet", reason="Pending")
     for kind in ("AbleToScale", "ScalingActive"):
         found = conditions.get(kind)
         if found and found["status"] != "True":
             reason = "MetricsUnavailable" if "Metric" in found.get("reason", "") else found.get("reason", kind)
-            return Scaling(True, found.get("message", ""), reason)
-    return Scaling(True)
+            return Scaling(exists=True, problem=found.get("message", ""), reason=reason)
+    return Scaling(exists=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +150,4 @@ class Observation:
     trouble: PodTrouble | None = None
     withheld: bool = False  # the servers wait for the cache
     errors: tuple[ChildError, ...] = ()
+    notes: tuple[str, ...] = ()  # extras that the cluster cannot hold

@@ -1,0 +1,67 @@
+"""GPU nodes of the cluster, as the labels of NVIDIA's feature discovery and the allocatable resources tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_operator.sizing.gpus import GPU, lookup, unknown_gpu
+from vllm_operator.sizing.types import Offer
+
+PRODUCT = "nvidia.com/gpu.product"
+MEMORY = "nvidia.com/gpu.memory"
+AMD_PRODUCT = "amd.com/gpu.product-name"
+# What torch sees is a little less than the label says; the largest gap measured on any card.
+_LABEL_EXCESS_GIB = 0.75
+
+
+def _gpu_of(labels: Mapping[str, str]) -> GPU | None:
+    product = labels.get(PRODUCT) or labels.get(AMD_PRODUCT)
+    if not product or product.endswith("-SHARED") or "-MIG-" in product:
+        return None  # a share of a GPU is not a GPU of the table
+    if known := lookup(product):
+        return known
+    memory = labels.get(MEMORY, "")
+    return unknown_gpu(product, int(memory) / 1024 - _LABEL_EXCESS_GIB) if memory.isdigit() else None
+
+
+def gpus_of_node(node: Mapping[str, Any]) -> tuple[GPU, int] | None:
+    """Which GPU a node carries and how many can be allocated; None for nodes without, and for cordoned ones."""
+    gpu = _gpu_of(node["metadata"].get("labels") or {})
+    if gpu is None or (node.get("spec") or {}).get("unschedulable"):
+        return None
+    allocatable = ((node.get("status") or {}).get("allocatable") or {}).get(gpu.resource_name, "0")
+    count = int(allocatable) if str(allocatable).isdigit() else 0
+    return (gpu, count) if count else None
+
+
+class Inventory:
+    """The GPU nodes as last seen."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, tuple[GPU, int]] = {}
+        self._offers: tuple[Offer, ...] = ()
+
+    def see(self, node: Mapping[str, Any], *, deleted: bool = False) -> bool:
+        """Take note of a node; true when that changes what the cluster offers."""
+        name = node["metadata"]["name"]
+        found = None if deleted else gpus_of_node(node)
+        if self._nodes.get(name) == found:
+            return False
+        if found is None:
+            self._nodes.pop(name, None)
+        else:
+            self._nodes[name] = found
+        self._offers = self._summed()
+        return True
+
+    def _summed(self) -> tuple[Offer, ...]:
+        """Nodes of one kind and size together, in a fixed order so that choices do not depend on who came first."""
+        counts = Counter((gpu.product, per_node) for gpu, per_node in self._nodes.values())
+        by_product = {gpu.product: gpu for gpu, _ in self._nodes.values()}
+        return tuple(Offer(by_product[product], size, nodes) for (product, size), nodes in sorted(counts.items()))
+
+    def offers(self) -> tuple[Offer, ...]:
+        """What the cluster offers: allocatable GPUs, whether free or not."""
+        return self._offers

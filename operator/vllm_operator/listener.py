@@ -1,0 +1,108 @@
+"""What watch events mean: which notes they leave and which resources deserve another look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from vllm_operator.inventory import Inventory
+from vllm_operator.kinds import Kind
+from vllm_operator.naming import Key, resource_of
+from vllm_operator.observed import Observed
+from vllm_operator.status.observation import PodTrouble, trouble_of
+
+DELETED = "DELETED"
+# Children change in bursts (a rollout writes a status per pod): one pass sees them all.
+_COALESCE_SECONDS = 0.2
+
+
+class Queue(Protocol):
+    """Where keys wait for a pass."""
+
+    def add(self, key: Key) -> None:
+        """Look at a resource as soon as possible."""
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Look at a resource later, unless it is due sooner."""
+
+
+class Notes:
+    """Everything remembered between passes; nothing of it is needed, all of it saves calls."""
+
+    def __init__(self) -> None:
+        self.observed = Observed()
+        self.inventory = Inventory()
+        self.resources: dict[Key, int] = {}  # resource version that the last pass knew
+        self._troubles: dict[Key, dict[str, PodTrouble]] = {}
+
+    def trouble(self, key: Key) -> PodTrouble | None:
+        """Why a pod of a resource does not serve: the first by name, so that the answer is stable."""
+        found = self._troubles.get(key)
+        return found[min(found)] if found else None
+
+    def see_pod(self, key: Key, name: str, trouble: PodTrouble | None) -> bool:
+        """Take note of a pod's trouble, or that it has none; true when that is news."""
+        known = self._troubles.get(key, {})
+        if known.get(name) == trouble:
+            return False
+        if trouble:
+            self._troubles.setdefault(key, {})[name] = trouble
+        else:
+            known.pop(name, None)
+            if not known:
+                self._troubles.pop(key, None)
+        return True
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone; what is left of its children is the garbage collector's."""
+        self.resources.pop(key, None)
+        self._troubles.pop(key, None)
+
+
+class Listener:
+    """Turns events into notes and keys; never waits for anything."""
+
+    def __init__(self, notes: Notes, queue: Queue) -> None:
+        self._notes = notes
+        self._queue = queue
+
+    def resource_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A VLLMDeployment was listed, changed or deleted; what a pass of ours wrote itself is no news."""
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if event == DELETED or int(metadata["resourceVersion"]) > self._notes.resources.get(key, 0):
+            self._queue.add(key)
+
+    def child_seen(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
+        """An object with our label was listed, changed or deleted."""
+        metadata = body["metadata"]
+        name = resource_of(metadata)
+        if name is None:
+            return
+        key, ref = Key(metadata["namespace"], name), (kind, metadata["namespace"], metadata["name"])
+        observed = self._notes.observed
+        if event == DELETED:
+            observed.forget(key, ref)
+            self._queue.add(key)
+            return
+        known = observed.get(ref)
+        if known is None or int(metadata["resourceVersion"]) > known.version:
+            observed.see(key, ref, body)
+            self._queue.add_after(key, _COALESCE_SECONDS)
+
+    def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A server pod was listed, changed or deleted; only its troubles are remembered."""
+        metadata = body["metadata"]
+        name = resource_of(metadata)
+        if name is None:
+            return
+        key = Key(metadata["namespace"], name)
+        trouble = None if event == DELETED or "deletionTimestamp" in metadata else trouble_of((body,))
+        if self._notes.see_pod(key, metadata["name"], trouble):
+            self._queue.add_after(key, _COALESCE_SECONDS)
+
+    def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A node was listed, changed or deleted; resources may fit now, or no more."""
+        if self._notes.inventory.see(body, deleted=event == DELETED):
+            for key in tuple(self._notes.resources):
+                self._queue.add_after(key, _COALESCE_SECONDS)

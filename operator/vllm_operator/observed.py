@@ -1,0 +1,138 @@
+"""What was last seen of our children, so that a pass writes only what changed.
+
+Fed by the answers of our own applies and by the watch; both carry a resource version, and the newer one wins. An apply
+is skipped while the live object, status aside, is what our last apply of the same manifest left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_operator.kinds import Kind
+from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, Key, controller_of, digest
+
+Ref = tuple[Kind, str, str]  # kind, namespace, name
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The part of a live object that decisions need; the rest is not worth its memory."""
+
+    uid: str
+    version: int
+    owner: str  # uid of the controller, empty when there is none
+    ours: bool  # carries our label
+    fingerprint: str
+    body: Mapping[str, Any]  # metadata.generation, spec and status, as far as the kind needs them
+    owns_replicas: bool
+
+
+def _version(metadata: Mapping[str, Any]) -> int:
+    """Resource versions of one resource type are comparable as integers (documented since Kubernetes 1.35)."""
+    return int(metadata.get("resourceVersion") or 0)
+
+
+def _owns_replicas(metadata: Mapping[str, Any]) -> bool:
+    for entry in metadata.get("managedFields") or ():
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            return "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    return False
+
+
+# Written by controllers of Kubernetes into objects of ours; not drift.
+_FOREIGN_ANNOTATIONS = ("deployment.kubernetes.io/", "pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.")
+_FOREIGN_SPEC = ("volumeName",)
+
+
+def fingerprint(body: Mapping[str, Any]) -> str:
+    """Changes when anything changes that a manifest of ours could hold: all but status and bookkeeping."""
+    metadata = body["metadata"]
+    annotations = {
+        key: value
+        for key, value in (metadata.get("annotations") or {}).items()
+        if not key.startswith(_FOREIGN_ANNOTATIONS)
+    }
+    content = {key: value for key, value in body.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    spec = {key: value for key, value in (body.get("spec") or {}).items() if key not in _FOREIGN_SPEC}
+    owners = metadata.get("ownerReferences")
+    return digest([metadata.get("labels"), annotations, owners, {**content, "spec": spec}], 32)
+
+
+_SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")
+
+
+def reduce(body: Mapping[str, Any]) -> Live:
+    """The part of an object that is kept."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    controller = controller_of(metadata)
+    template = (spec.get("template") or {}).get("metadata") or {}
+    kept_spec = {key: spec[key] for key in _SPEC_FIELDS if key in spec}
+    return Live(
+        uid=metadata["uid"],
+        version=_version(metadata),
+        owner=str(controller["uid"]) if controller else "",
+        ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER,
+        fingerprint=fingerprint(body),
+        body={
+            "metadata": {"generation": metadata.get("generation", 0)},
+            "spec": {**kept_spec, "template": {"metadata": {"annotations": template.get("annotations") or {}}}},
+            "status": body.get("status") or {},
+        },
+        owns_replicas=_owns_replicas(metadata),
+    )
+
+
+class Observed:
+    """The children of all resources as last seen; a restart forgets them, the first listing brings them back."""
+
+    def __init__(self) -> None:
+        self._live: dict[Ref, Live] = {}
+        self._applied: dict[Ref, tuple[str, str]] = {}  # digest of our manifest, fingerprint of what it left behind
+        self._by_key: dict[Key, set[Ref]] = {}
+
+    def see(self, key: Key, ref: Ref, body: Mapping[str, Any]) -> Live:
+        """Take note of an object, unless a newer state of it is known already."""
+        seen = reduce(body)
+        known = self._live.get(ref)
+        if known is None or known.uid != seen.uid or seen.version >= known.version:
+            self._live[ref] = seen
+            self._by_key.setdefault(key, set()).add(ref)
+        return self._live[ref]
+
+    def applied(self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any]) -> Live:
+        """Take note of what our apply left behind."""
+        self._applied[ref] = (digest(manifest, 32), fingerprint(body))
+        return self.see(key, ref, body)
+
+    def forget(self, key: Key, ref: Ref) -> None:
+        """The object is gone."""
+        self._live.pop(ref, None)
+        self._applied.pop(ref, None)
+        refs = self._by_key.get(key, set())
+        refs.discard(ref)
+        if not refs:
+            self._by_key.pop(key, None)
+
+    def get(self, ref: Ref) -> Live | None:
+        """The object as last seen."""
+        return self._live.get(ref)
+
+    def of(self, key: Key) -> tuple[Ref, ...]:
+        """What exists for a resource, as far as was seen."""
+        return tuple(self._by_key.get(key, ()))
+
+    def is_current(self, ref: Ref, manifest: Mapping[str, Any]) -> bool:
+        """Whether the live object still is what our last apply of this very manifest left behind."""
+        live = self._live.get(ref)
+        return live is not None and self._applied.get(ref) == (digest(manifest, 32), live.fingerprint)
+
+    def missing_from(self, kind: Kind, listed: Collection[tuple[str, str]]) -> tuple[tuple[Key, Ref], ...]:
+        """Objects that are not in a complete listing of (namespace, name): deletions that the watch missed."""
+        return tuple(
+            (key, ref)
+            for key, refs in self._by_key.items()
+            for ref in refs
+            if ref[0] is kind and (ref[1], ref[2]) not in listed
+        )

@@ -1,0 +1,342 @@
+"""One pass over one resource: get, plan, apply, prune, status.
+
+Level-triggered: a pass starts from the live resource and remembers nothing that it needs; see `listener.Notes` for what
+it remembers to save calls. What is observed is the answer of an apply, or what the watch brought since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from vllm_operator import kinds
+from vllm_operator.api.parse import Resource, parse
+from vllm_operator.errors import Blocked, Conflict, Gone, InvalidSpec, Transient
+from vllm_operator.kinds import Kind
+from vllm_operator.listener import Listener, Notes, Queue
+from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, MANAGED_SELECTOR, MODEL_ANNOTATION, Key, child_name
+from vllm_operator.observed import Live, Ref
+from vllm_operator.plan import make_plan
+from vllm_operator.plan.cache import preloads
+from vllm_operator.plan.types import Child, Defaults, Facts, LiveClaim, LiveWorkload, Plan
+from vllm_operator.render import render_child
+from vllm_operator.status import make_status, refused_status
+from vllm_operator.status.observation import (
+    ChildError,
+    Observation,
+    preload_of,
+    rollout_of,
+    scaling_of,
+)
+
+Object = dict[str, Any]
+Objects = list[Object]
+
+
+class Api(Protocol):
+    """What a pass needs of the API server; see `cluster.Cluster`."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """A live object."""
+
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
+        """All objects of a kind."""
+
+    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
+        """The metadata of all objects of a kind."""
+
+    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+        """Server-side apply."""
+
+    async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
+        """Server-side apply of a resource's status."""
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
+        """Delete one very object."""
+
+
+class Events(Protocol):
+    """Where Kubernetes Events go; see `recorder.Recorder`."""
+
+    async def record(self, resource: Resource, kind: str, reason: str, message: str) -> None:
+        """Tell the user something, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a pass ended well: what it wrote, and when to look again although nothing happens."""
+
+    writes: int = 0
+    ready: bool = False
+    requeue_after: float | None = None
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass did so far."""
+
+    key: Key
+    plan: Plan
+    writes: int = 0
+    withheld: bool = False
+    errors: list[ChildError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failure: Transient | None = None
+
+
+class Reconciler:
+    """Brings resources to what their specs say. Safe to call for different keys at once, never twice for the same."""
+
+    def __init__(self, cluster: Api, defaults: Defaults, events: Events) -> None:
+        self._cluster = cluster
+        self._defaults = defaults
+        self._events = events
+        self._notes = Notes()
+
+    def listener(self, queue: Queue) -> Listener:
+        """What feeds the notes from the watch."""
+        return Listener(self._notes, queue)
+
+    async def start(self) -> None:
+        """Learn the GPU nodes before the first pass: a choice among half of them would be wrong."""
+        for node in await self._cluster.list(kinds.NODE):
+            self._notes.inventory.see(node)
+
+    async def resync(self, queue: Queue, served: frozenset[Kind], namespace: str | None = None) -> None:
+        """Heal what the watch missed: forget children that are gone, and look at every resource again."""
+        for kind in kinds.CHILDREN:
+            if kind.optional and kind not in served:
+                continue
+            listed = await self._cluster.list_metadata(kind, MANAGED_SELECTOR, namespace)
+            there = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
+            for key, ref in self._notes.observed.missing_from(kind, there):
+                self._notes.observed.forget(key, ref)
+        for key in tuple(self._notes.resources):
+            queue.add(key)
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass. Raises Gone when the resource is not there, Blocked and Transient when another pass is needed."""
+        body = await self._cluster.get(kinds.RESOURCE, key.namespace, key.name)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._notes.forget(key)
+            raise Gone(str(key))
+        self._note_version(key, body)
+        try:
+            resource = parse(body)
+        except InvalidSpec as error:
+            await self._write_status(key, body, refused_status(body, error, _now()))
+            return Result(writes=1)
+        await self._know_fixed_children(key)
+        plan = make_plan(resource, self._defaults, self._facts(key, body))
+        done = _Pass(key, plan)
+        if plan.refusal is None:
+            await self._apply_all(done)
+            await self._prune(done)
+        return await self._finish(done, body)
+
+    # --- what is known before a plan is made
+
+    async def _know(self, key: Key, kind: Kind, name: str) -> Live | None:
+        """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
+        ref: Ref = (kind, key.namespace, name)
+        if (known := self._notes.observed.get(ref)) is not None:
+            return known
+        body = await self._cluster.get(kind, key.namespace, name)
+        return self._notes.observed.see(key, ref, body) if body else None
+
+    async def _know_fixed_children(self, key: Key) -> None:
+        """Claim and Deployment: what exists of them limits what can be planned."""
+        claim, workload = child_name(key.name, "-cache"), child_name(key.name)
+        await asyncio.gather(self._know(key, kinds.CLAIM, claim), self._know(key, kinds.DEPLOYMENT, workload))
+
+    def _facts(self, key: Key, body: Object) -> Facts:
+        observed, namespace = self._notes.observed, key.namespace
+        claim = observed.get((kinds.CLAIM, namespace, child_name(key.name, "-cache")))
+        workload = observed.get((kinds.DEPLOYMENT, namespace, child_name(key.name)))
+        return Facts(
+            offers=self._notes.inventory.offers(),
+            claim=_live_claim(claim) if claim else None,
+            workload=_live_workload(workload) if workload else None,
+            previous_product=((body.get("status") or {}).get("sizing") or {}).get("gpu", ""),
+        )
+
+    # --- writing
+
+    async def _apply_all(self, done: _Pass) -> None:
+        """Apply every child; one that fails does not keep the others waiting."""
+        children = done.plan.children
+        await asyncio.gather(*(self._know(done.key, child.kind, child.name) for child in children))
+        for child in children:
+            try:
+                await self._apply_child(done, child)
+            except Blocked as error:
+                self._note_blocked(done, child, error)
+            except Transient as error:
+                done.failure = done.failure or error
+
+    async def _apply_child(self, done: _Pass, child: Child) -> None:
+        key, observed = done.key, self._notes.observed
+        ref: Ref = (child.kind, key.namespace, child.name)
+        live = observed.get(ref)
+        if live and (foreign := _foreign(live, child, done.plan.resource.uid)):
+            raise Blocked("NameConflict", foreign)
+        if child.kind is kinds.DEPLOYMENT:
+            done.withheld = self._is_withheld(done, live)
+            if done.withheld:
+                return
+            await self._hand_over(done, child)
+        manifest = render_child(done.plan, child)
+        if not observed.is_current(ref, manifest):
+            observed.applied(key, ref, manifest, await self._cluster.apply(manifest))
+            done.writes += 1
+
+    def _note_blocked(self, done: _Pass, child: Child, error: Blocked) -> None:
+        """Optional extras that a cluster cannot hold are said and do not keep the service from being ready."""
+        what = f"{child.kind} {child.name}"
+        if child.kind.optional:
+            done.notes.append(f"{error.reason}: {what}: {error}")
+        else:
+            done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
+
+    def _is_withheld(self, done: _Pass, live: Live | None) -> bool:
+        """Servers that need other files than the ones that run wait until the cache holds them."""
+        if not preloads(done.plan.resource.spec) or preload_of(self._body(done, kinds.JOB)).complete:
+            return False
+        return live is None or _live_workload(live).model_digest != done.plan.model_digest
+
+    async def _hand_over(self, done: _Pass, child: Child) -> None:
+        """Park the replicas under a second manager, so that leaving them out of ours does not reset them to 1."""
+        count = done.plan.handover_replicas
+        if count is None:
+            return
+        parked = {
+            "apiVersion": child.kind.api_version,
+            "kind": child.kind.kind,
+            "metadata": {"name": child.name, "namespace": done.key.namespace},
+            "spec": {"replicas": count},
+        }
+        await self._cluster.apply(parked, HANDOVER_MANAGER)
+        done.writes += 1
+
+    async def _prune(self, done: _Pass) -> None:
+        """Delete children that the plan holds no more, if they are ours and nobody else's."""
+        key, observed = done.key, self._notes.observed
+        planned = {(child.kind, key.namespace, child.name) for child in done.plan.children}
+        for ref in observed.of(key):
+            live = observed.get(ref)
+            if ref in planned or live is None or live.owner != done.plan.resource.uid:
+                continue
+            try:
+                await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
+            except Blocked as error:
+                done.errors.append(ChildError(f"{ref[0]} {ref[2]}", error.reason, str(error)))
+                continue
+            observed.forget(key, ref)
+            done.writes += 1
+
+    # --- what is said
+
+    def _body(self, done: _Pass, kind: Kind) -> Mapping[str, Any] | None:
+        """The live child of a kind of which the plan holds at most one."""
+        name = next((child.name for child in done.plan.children if child.kind is kind), None)
+        live = self._notes.observed.get((kind, done.key.namespace, name)) if name else None
+        return live.body if live else None
+
+    def _observation(self, done: _Pass) -> Observation:
+        claim = self._body(done, kinds.CLAIM) or {}
+        workload = self._notes.observed.get((kinds.DEPLOYMENT, done.key.namespace, child_name(done.key.name)))
+        return Observation(
+            plan=done.plan,
+            rollout=rollout_of(workload.body if workload else None),
+            preload=preload_of(self._body(done, kinds.JOB)),
+            scaling=scaling_of(self._body(done, kinds.AUTOSCALER)),
+            claim_phase=(claim.get("status") or {}).get("phase", ""),
+            trouble=self._notes.trouble(done.key),
+            withheld=done.withheld,
+            errors=tuple(done.errors),
+            notes=tuple(done.notes),
+        )
+
+    async def _finish(self, done: _Pass, body: Object) -> Result:
+        previous = body.get("status") or {}
+        status = make_status(self._observation(done), previous, _now())
+        if await self._write_status(done.key, body, status):
+            done.writes += 1
+            await self._tell(done, previous, status)
+        if done.failure:
+            raise done.failure
+        if done.errors:
+            raise Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
+        return Result(writes=done.writes, ready=status["phase"] == "Ready")
+
+    async def _write_status(self, key: Key, body: Object, status: Object) -> bool:
+        """Write a status that differs from the live one; true when it did."""
+        if status == (body.get("status") or {}):
+            return False
+        try:
+            self._note_version(key, await self._cluster.apply_status(key.namespace, key.name, status))
+        except Conflict:
+            raise Gone(str(key)) from None  # the resource went while the pass ran
+        return True
+
+    def _note_version(self, key: Key, body: Object) -> None:
+        """Events up to this resource version bring nothing new."""
+        version = int(body["metadata"]["resourceVersion"])
+        self._notes.resources[key] = max(version, self._notes.resources.get(key, 0))
+
+    async def _tell(self, done: _Pass, previous: Object, status: Object) -> None:
+        """Events for what a user should notice; only when the status moved, so that a restart repeats nothing."""
+        resource, plan = done.plan.resource, done.plan
+        for warning in plan.warnings:
+            await self._events.record(resource, "Warning", warning.reason, warning.message)
+        if plan.storage_problem:
+            await self._events.record(resource, "Warning", "StorageChangeBlocked", plan.storage_problem)
+        for error in done.errors:
+            await self._events.record(resource, "Warning", error.reason, f"{error.what}: {error.message}")
+        ready = _condition(status, "Ready")
+        if plan.refusal:
+            await self._events.record(resource, "Warning", plan.refusal.reason, plan.refusal.message)
+        elif ready["status"] == "True" and _condition(previous, "Ready").get("status") != "True":
+            await self._events.record(resource, "Normal", "Ready", ready["message"])
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    found = (one for one in status.get("conditions") or () if one["type"] == kind)
+    return next(found, {})
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _live_claim(live: Live) -> LiveClaim:
+    spec = live.body["spec"]
+    return LiveClaim(
+        size=spec["resources"]["requests"]["storage"],
+        storage_class=spec.get("storageClassName"),
+        access_mode=spec["accessModes"][0],
+        bound=live.body["status"].get("phase") == "Bound",
+    )
+
+
+def _live_workload(live: Live) -> LiveWorkload:
+    spec = live.body["spec"]
+    return LiveWorkload(
+        replicas=spec.get("replicas", 1),
+        owns_replicas=live.owns_replicas,
+        model_digest=spec["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION, ""),
+    )
+
+
+def _foreign(live: Live, child: Child, uid: str) -> str:
+    """Why an object of that name must not be touched; empty when it is ours.
+
+    A retained claim has no owner and is known by its label. One that lost its owner reference by hand gets it back.
+    """
+    if live.owner == uid or (not live.owner and live.ours):
+        return ""
+    whose = "another object controls it" if live.owner else "somebody else made it"
+    return f"a {child.kind} of this name exists and {whose}: rename the resource, or remove the {child.kind}"
