@@ -1,0 +1,259 @@
+"""Read, apply and delete objects; every failure comes back as an error that says what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+
+from vllm_operator.cluster import connection
+from vllm_operator.cluster.connection import Connection
+from vllm_operator.cluster.failures import Refusal, refusal, to_error
+from vllm_operator.errors import Blocked, Transient
+from vllm_operator.kinds import BY_NAME, EVENT, RESOURCE, Kind
+from vllm_operator.naming import FIELD_MANAGER
+
+Object = dict[str, Any]
+Objects = list[Object]
+
+_PAGE = 500  # what client-go's pager asks for
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+# The parameter keeps the client from encoding the body itself, see `_yaml`; the API server ignores it.
+_APPLY = "application/apply-patch+yaml; charset=utf-8"
+_MERGE = "application/merge-patch+json"
+_BEYOND_ASCII = re.compile(r"[\x7f-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    accept: str = _JSON
+    content_type: str = _JSON
+    body: object = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class _TokenBucket:
+    """Lets `burst` calls through at once and `rate` per second in the long run."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._filled = 0.0
+
+    async def take(self) -> None:
+        """Wait for a token; waiters are served in the order in which they came."""
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(float(self._burst), self._tokens + (now - self._filled) * self._rate) - 1
+        self._filled = now
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._rate)
+
+
+def _yaml(document: object) -> str:
+    """JSON that is YAML as well. Unlike JSON, YAML has neither surrogate pairs nor bare control characters."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return _BEYOND_ASCII.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
+
+
+def _path(kind: Kind, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    parts = ["/apis" if kind.group else "/api", kind.api_version]
+    if kind.namespaced and namespace:
+        parts += ["namespaces", namespace]
+    parts += [part for part in (kind.plural, name, subresource) if part]
+    return "/".join(parts)
+
+
+class Cluster:
+    """A Kubernetes API server, as an async context manager.
+
+    Every method raises Transient when the server or the network fails for a while, Conflict on 409, Gone when the
+    namespace or the resource has vanished and Blocked when somebody else has to act; UsageError when there is no
+    usable kubeconfig. At most `connections` requests are under way, and writes pass a token bucket.
+    """
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        connections: int = 20,
+        writes_per_second: float = 200,
+        burst: int = 400,
+    ) -> None:
+        self._source = (kubeconfig, context)
+        self._connections = connections
+        self._bucket = _TokenBucket(writes_per_second, burst)
+        self._renewal = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._configuration = Configuration(connection_pool_maxsize=self._connections)
+        await connection.load(self._configuration, *self._source)
+        self._api = ApiClient(self._configuration)
+        self._api.user_agent = FIELD_MANAGER
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._api.close()
+
+    async def connection(self) -> Connection:
+        """Address and fresh credentials, for a client that watches."""
+        async with self._renewal:
+            await connection.load(self._configuration, *self._source)
+        return await connection.describe(self._configuration)
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows a kind (its CRD is installed), by discovery."""
+        listing = await self._read(_Call("GET", _path(kind, None).rpartition("/")[0]))
+        return any(resource["name"] == kind.plural for resource in (listing or {}).get("resources") or ())
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """A live object; None when there is none."""
+        return await self._read(_Call("GET", _path(kind, namespace, name)))
+
+    async def get_metadata(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """PartialObjectMetadata of a live object; None when there is none."""
+        return await self._read(_Call("GET", _path(kind, namespace, name), accept=_METADATA))
+
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
+        """All objects of a kind, in one namespace or in all; none of an optional kind that the server lacks."""
+        found = [item async for item in self._pages(kind, namespace, selector, _JSON)]
+        for item in found:  # lists of built-in kinds leave these out
+            item.setdefault("apiVersion", kind.api_version)
+            item.setdefault("kind", kind.kind)
+        return found
+
+    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
+        """As `list`, but PartialObjectMetadata: an order of magnitude less to send and to read."""
+        return [item async for item in self._pages(kind, namespace, selector, _METADATA_LIST)]
+
+    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+        """Server-side apply; the fields of the manifest become ours. Returns the live object."""
+        kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
+        metadata = manifest["metadata"]
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
+        return await self._apply(path, manifest, manager, dry_run=dry_run)
+
+    async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
+        """Server-side apply of the whole status of a resource; returns the live resource, raises Gone without one."""
+        manifest = {
+            "apiVersion": RESOURCE.api_version,
+            "kind": RESOURCE.kind,
+            "metadata": {"name": name},
+            "status": status,
+        }
+        return await self._apply(_path(RESOURCE, namespace, name, "status"), manifest, FIELD_MANAGER, dry_run=False)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
+        """Delete that very object, its dependents in the background; False when it is gone or another has its name."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        answer = await self._write(_Call("DELETE", _path(kind, namespace, name), body=options))
+        if isinstance(answer, Refusal):
+            if answer.code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+                return False
+            raise to_error(answer)
+        return True
+
+    async def create_event(self, namespace: str, event: Object) -> bool:
+        """Create a core/v1 Event; False when one of that name exists."""
+        answer = await self._write(_Call("POST", _path(EVENT, namespace), body=event))
+        if isinstance(answer, Refusal):
+            if answer.code == HTTPStatus.CONFLICT:
+                return False
+            raise to_error(answer)
+        return True
+
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> bool:
+        """Merge a patch into a core/v1 Event; False when it has expired."""
+        call = _Call("PATCH", _path(EVENT, namespace, name), content_type=_MERGE, body=dict(patch))
+        answer = await self._write(call)
+        if isinstance(answer, Refusal):
+            if answer.code == HTTPStatus.NOT_FOUND:
+                return False
+            raise to_error(answer)
+        return True
+
+    async def _apply(self, path: str, manifest: Object, manager: str, *, dry_run: bool) -> Object:
+        query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else ())]
+        answer = await self._write(_Call("PATCH", path, query, content_type=_APPLY, body=_yaml(manifest)))
+        if isinstance(answer, Refusal):
+            raise to_error(answer)
+        return answer
+
+    async def _pages(self, kind: Kind, namespace: str | None, selector: str, accept: str) -> AsyncIterator[Object]:
+        token = ""
+        while True:
+            query = [("limit", str(_PAGE))]
+            query += [(key, value) for key, value in (("labelSelector", selector), ("continue", token)) if value]
+            answer = await self._send(_Call("GET", _path(kind, namespace), query, accept=accept))
+            if isinstance(answer, Refusal):
+                error = to_error(answer)
+                if kind.optional and isinstance(error, Blocked) and error.reason == "CRDNotInstalled":
+                    return
+                raise error
+            for item in answer.get("items") or ():
+                yield item
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def _read(self, call: _Call) -> Object | None:
+        answer = await self._send(call)
+        if isinstance(answer, Refusal):
+            if answer.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise to_error(answer)
+        return answer
+
+    async def _write(self, call: _Call) -> Object | Refusal:
+        await self._bucket.take()
+        return await self._send(call)
+
+    async def _send(self, call: _Call) -> Object | Refusal:
+        token = self._configuration.api_key.get("BearerToken")
+        answer = await self._exchange(call)
+        if isinstance(answer, Refusal) and answer.code == HTTPStatus.UNAUTHORIZED:
+            await self._renew(token)
+            return await self._exchange(call)
+        return answer
+
+    async def _renew(self, refused: str | None) -> None:
+        """Read the credentials again, unless another request has done so since `refused` was used."""
+        async with self._renewal:
+            if self._configuration.api_key.get("BearerToken") == refused:
+                await connection.load(self._configuration, *self._source)
+
+    async def _exchange(self, call: _Call) -> Object | Refusal:
+        method, url, headers, *_ = await self._api.param_serialize(
+            call.method,
+            call.path,
+            query_params=list(call.query),
+            header_params={"Accept": call.accept, "Content-Type": call.content_type},
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = await self._api.call_api(method, url, headers, call.body, _request_timeout=_TIMEOUT)
+            body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            return refusal(str(call), response.status, response.headers, body)
+        return dict(json.loads(body))

@@ -1,0 +1,133 @@
+"""A keyed queue with client-go's semantics (https://pkg.go.dev/k8s.io/client-go/util/workqueue); knows no Kubernetes.
+
+A key is never handed out twice at once; however often it is added while somebody works on it, it runs once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays in seconds between attempts: they double from `first` to `longest`, each cut by up to half at random."""
+
+    first: float = 0.5
+    longest: float = 300.0
+
+    def delay(self, failures: int, fraction: float) -> float:
+        """Delay after so many failures in a row (1 or more); `fraction` in [0, 1) is how much of the half to cut."""
+        doublings = min(failures - 1, 32)  # keeps the power small; the cap is reached long before
+        return min(self.longest, self.first * 2.0**doublings) * (1 - fraction / 2)
+
+
+class QueueClosed(Exception):  # noqa: N818 - not a failure: the queue has nothing more to give
+    """The queue hands out no more keys."""
+
+
+class WorkQueue(Generic[K]):
+    """Keys that are due, in the order in which they became so. All methods belong to one event loop."""
+
+    def __init__(self, backoff: Backoff | None = None, jitter: Callable[[], float] = random.random) -> None:
+        self._backoff = backoff or Backoff()
+        self._jitter = jitter
+        self._waiting: dict[K, float] = {}  # key -> when it became due; in that order
+        self._running: dict[K, float] = {}  # key -> when it was handed out
+        self._again: set[K] = set()  # added while running
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._available = asyncio.Semaphore(0)
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Keys that are due and wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def oldest_age(self) -> float:
+        """Seconds for which the first key has been due; 0 when none waits."""
+        return max(0.0, self._now() - next(iter(self._waiting.values()))) if self._waiting else 0.0
+
+    @property
+    def longest_run(self) -> float:
+        """Seconds since the oldest key still being worked on was handed out; 0 when none is."""
+        return max(0.0, self._now() - min(self._running.values())) if self._running else 0.0
+
+    def add(self, key: K) -> None:
+        """Make a key due now; nothing happens when it already is."""
+        if self._closed or key in self._waiting:
+            return
+        if key in self._running:
+            self._again.add(key)
+            return
+        self._waiting[key] = self._now()
+        self._available.release()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Make a key due later. Of several such wishes the earliest counts, and a run in the meantime fulfils it."""
+        due = self._now() + seconds
+        pending = self._timers.get(key)
+        if self._closed or (pending is not None and pending.when() <= due):
+            return
+        if pending is not None:
+            pending.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due, self._elapsed, key)
+
+    async def get(self) -> K:
+        """The next key; the caller must call `done` with it. Raises QueueClosed once the queue is closed."""
+        await self._available.acquire()
+        if self._closed:
+            self._available.release()  # pass it on to the next one who waits
+            raise QueueClosed
+        key = next(iter(self._waiting))
+        del self._waiting[key]
+        self._running[key] = self._now()
+        self._cancel_timer(key)
+        return key
+
+    def done(self, key: K) -> None:
+        """The key is no longer worked on; it is due again if it was added meanwhile."""
+        del self._running[key]
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def retry(self, key: K) -> float:
+        """Make a failed key due after its back-off; returns the seconds. `forget` starts the back-off afresh."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        delay = self._backoff.delay(self._failures[key], self._jitter())
+        self.add_after(key, delay)
+        return delay
+
+    def failures(self, key: K) -> int:
+        """How many times in a row `retry` was called for a key."""
+        return self._failures.get(key, 0)
+
+    def forget(self, key: K) -> None:
+        """The key succeeded, or is gone: its next failure is the first again."""
+        self._failures.pop(key, None)
+
+    def close(self) -> None:
+        """Hand out nothing more; whoever waits in `get`, or comes later, gets QueueClosed."""
+        self._closed = True
+        for key in tuple(self._timers):
+            self._cancel_timer(key)
+        self._available.release()
+
+    def _elapsed(self, key: K) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    def _cancel_timer(self, key: K) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
