@@ -252,6 +252,13 @@ class Spec(ApiObject):
             lambda s: s.cache.ephemeral or s.cache.access_mode != "ReadWriteOnce" or s.most_replicas <= 1,
         ),
         Rule(
+            "self.model.source.startsWith('hf://') || (self.cache.claimName == '' && self.cache.size == 'auto' && "
+            "!has(self.cache.storageClassName) && self.cache.accessMode == 'ReadWriteMany' && "
+            "self.cache.reclaimPolicy == 'Retain' && !self.cache.ephemeral && self.cache.preload)",
+            "the cache holds what is downloaded from an hf:// source: leave cache unset for any other",
+            lambda s: s.model.source.startswith("hf://") or s.cache == Cache(),
+        ),
+        Rule(
             "self.gpu.count != 0 || "
             "([self.parallelism.tensor, self.parallelism.pipeline, self.parallelism.nodes]"
             ".all(size, size == 'auto' || size == 1) && !self.parallelism.expert)",
