@@ -54,22 +54,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> int:
-    running = Cluster.attach(options.name)
-    if running is not None and _healthy(running):
-        print(f"cluster {options.name} is already up; export KUBECONFIG={running.kubeconfig}")
-        return 0
-    cluster = Cluster.start(options.name, bound=False)
-    seconds = cluster.ready_seconds
-    print(
-        f"cluster {options.name} is up: control plane ready after {seconds['control plane']:.1f} s, "
-        f"nodes after {seconds['nodes']:.1f} s"
-    )
+    cluster, started = Cluster.up(options.name)
+    if started:
+        seconds = cluster.ready_seconds
+        print(
+            f"cluster {options.name} is up: control plane ready after {seconds['control plane']:.1f} s, "
+            f"nodes after {seconds['nodes']:.1f} s"
+        )
+    else:
+        print(f"cluster {options.name} is already up")
     print(f"export KUBECONFIG={cluster.kubeconfig}")
     return 0
-
-
-def _healthy(cluster: Cluster) -> bool:
-    return all(process.alive for process in cluster.record.processes.values())
 
 
 def _down(options: argparse.Namespace) -> int:

@@ -59,14 +59,28 @@ class Cluster(ClusterAccess):
         """
         build.ensure()
         state.sweep()
-        layout = state.layout_of(name)
         with state.locked(name):
-            for attempt in range(1, _START_ATTEMPTS + 1):
-                try:
-                    return cls._start_once(layout, bound=bound)
-                except ComponentError as error:
-                    if not error.port_taken or attempt == _START_ATTEMPTS:
-                        raise
+            return cls._start(state.layout_of(name), bound=bound)
+
+    @classmethod
+    def up(cls, name: str) -> tuple["Cluster", bool]:
+        """Return the cluster called `name`, started if it does not run in full, and whether that was done."""
+        build.ensure()
+        state.sweep()
+        with state.locked(name):
+            found = cls.attach(name)
+            if found is not None and found.complete:
+                return found, False
+            return cls._start(state.layout_of(name), bound=False), True
+
+    @classmethod
+    def _start(cls, layout: Layout, *, bound: bool) -> "Cluster":
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            try:
+                return cls._start_once(layout, bound=bound)
+            except ComponentError as error:
+                if not error.port_taken or attempt == _START_ATTEMPTS:
+                    raise
         raise AssertionError("unreachable")
 
     @classmethod
@@ -84,11 +98,10 @@ class Cluster(ClusterAccess):
 
     @classmethod
     def attach(cls, name: str) -> "Cluster | None":
-        """Return the running cluster called `name`, or None where there is none."""
+        """Return the cluster called `name` that has been started, or None where there is none."""
         layout = state.layout_of(name)
         record = state.load(layout)
-        running = record is not None and not record.abandoned and record.processes
-        return cls(layout, record) if running and record else None
+        return cls(layout, record) if record and record.started and not record.abandoned else None
 
     @property
     def folder(self) -> Path:
@@ -98,6 +111,11 @@ class Cluster(ClusterAccess):
     def ready_seconds(self) -> dict[str, float]:
         """Seconds from the start until each milestone: `apiserver`, `control plane`, `nodes`."""
         return self._record.ready_seconds
+
+    @property
+    def complete(self) -> bool:
+        """Whether every component runs."""
+        return all(process.alive for process in self._record.processes.values())
 
     @property
     def record(self) -> State:
@@ -116,7 +134,10 @@ class Cluster(ClusterAccess):
 
     def restart(self, component: str) -> None:
         self.kill(component)
-        self._start(component, bound=self._record.bound_to_owner)
+        if component == "kwok":
+            # The leases name the process that is gone; another one would respect them until they run out.
+            self.kubectl("delete", "leases", "--all", "--namespace=kube-node-lease")
+        self._launch(component, bound=self._record.bound_to_owner)
         self._await_ready(component)
 
     def kill(self, component: str) -> None:
@@ -145,13 +166,13 @@ class Cluster(ClusterAccess):
         started = time.monotonic()
         self._write_files()
         for name in ("etcd", "kube-apiserver"):
-            self._start(name, bound=bound)
+            self._launch(name, bound=bound)
             self._await_ready(name)
         self._milestone("apiserver", started)
         # Only now: before the API server has made its own roles the controller-manager is refused, and exits.
         rest = components.ORDER[2:]
         for name in rest:
-            self._start(name, bound=bound)
+            self._launch(name, bound=bound)
         for name in rest:
             self._await_ready(name)
         self._await("kube-controller-manager", self._default_account_exists, "made no default ServiceAccount")
@@ -160,6 +181,7 @@ class Cluster(ClusterAccess):
         self.add_nodes(nodes.fleet())
         self._milestone("nodes", started)
         self._record.bound_to_owner = bound
+        self._record.started = True
         self._record.save(self.layout)
 
     def _milestone(self, name: str, started: float) -> None:
@@ -177,7 +199,7 @@ class Cluster(ClusterAccess):
             kubeconfigs.write(path, layout.context, entry, token)
         kwok.write_config(layout.root / "kwok.yaml")
 
-    def _start(self, name: str, *, bound: bool) -> None:
+    def _launch(self, name: str, *, bound: bool) -> None:
         command = [str(self._programs[name]), *self.component(name).arguments]
         start = self._starter.submit(
             processes.spawn, command, self.layout.log(name), self.layout.root, die_with_parent=bound

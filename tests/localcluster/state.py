@@ -72,6 +72,8 @@ class State:
     ports: dict[str, int]
     # True while `owner` starts it, and for good when it must not outlive its owner.
     bound_to_owner: bool
+    # Everything was ready once.
+    started: bool = False
     processes: dict[str, Process] = field(default_factory=dict)
     ready_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -183,7 +185,13 @@ def wipe(layout: Layout) -> None:
 def sweep() -> None:
     """Wipe the clusters whose owners were killed."""
     for layout in all_layouts():
-        state = load(layout)
-        if state is not None and state.abandoned:
+        if _is_abandoned(layout):
             with locked(layout.name):
-                wipe(layout)
+                # Looked at again: somebody may have swept it meanwhile, and started another one of that name.
+                if _is_abandoned(layout):
+                    wipe(layout)
+
+
+def _is_abandoned(layout: Layout) -> bool:
+    state = load(layout)
+    return state is not None and state.abandoned
