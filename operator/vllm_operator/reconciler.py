@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
@@ -54,6 +54,9 @@ class Api(Protocol):
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         """Server-side apply of a resource's status."""
 
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows a kind."""
+
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
         """Delete one very object."""
 
@@ -61,7 +64,7 @@ class Api(Protocol):
 class Events(Protocol):
     """Where Kubernetes Events go; see `recorder.Recorder`."""
 
-    async def record(self, resource: Resource, kind: str, reason: str, message: str) -> None:
+    async def record(self, resource: Resource, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Tell the user something, once."""
 
 
@@ -90,8 +93,9 @@ class _Pass:
 class Reconciler:
     """Brings resources to what their specs say. Safe to call for different keys at once, never twice for the same."""
 
-    def __init__(self, cluster: Api, defaults: Defaults, events: Events) -> None:
+    def __init__(self, cluster: Api, defaults: Defaults, events: Events, namespace: str | None = None) -> None:
         self._cluster = cluster
+        self._namespace = namespace
         self._defaults = defaults
         self._events = events
         self._notes = Notes()
@@ -105,12 +109,12 @@ class Reconciler:
         for node in await self._cluster.list(kinds.NODE):
             self._notes.inventory.see(node)
 
-    async def resync(self, queue: Queue, served: frozenset[Kind], namespace: str | None = None) -> None:
+    async def resync(self, queue: Queue) -> None:
         """Heal what the watch missed: forget children that are gone, and look at every resource again."""
         for kind in kinds.CHILDREN:
-            if kind.optional and kind not in served:
+            if kind.optional and not await self._cluster.serves(kind):
                 continue
-            listed = await self._cluster.list_metadata(kind, MANAGED_SELECTOR, namespace)
+            listed = await self._cluster.list_metadata(kind, MANAGED_SELECTOR, self._namespace)
             there = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
             for key, ref in self._notes.observed.missing_from(kind, there):
                 self._notes.observed.forget(key, ref)
@@ -129,13 +133,17 @@ class Reconciler:
         except InvalidSpec as error:
             await self._write_status(key, body, refused_status(body, error, _now()))
             return Result(writes=1)
-        await self._know_fixed_children(key)
-        plan = make_plan(resource, self._defaults, self._facts(key, body))
+        plan = await self.plan_for(key, resource, body)
         done = _Pass(key, plan)
         if plan.refusal is None:
             await self._apply_all(done)
             await self._prune(done)
         return await self._finish(done, body)
+
+    async def plan_for(self, key: Key, resource: Resource, body: Object) -> Plan:
+        """The plan of a resource, given what the cluster holds now; `body` is the live resource, for its status."""
+        await self._know_fixed_children(key)
+        return make_plan(resource, self._defaults, self._facts(key, body))
 
     # --- what is known before a plan is made
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vllm_operator.naming import RESOURCE_ANNOTATION, child_name, labels, owner_reference
+from vllm_operator.naming import RESOURCE_ANNOTATION, labels, owner_reference
 from vllm_operator.plan.types import Child, Plan
 from vllm_operator.render.overlay import strategic_merge
 from vllm_operator.render.quoting import environment
@@ -38,8 +38,8 @@ def render_child(plan: Plan, child: Child) -> dict[str, Any]:
     manifest: dict[str, Any] = yaml.load(environment().get_template(child.template).render(values), _LOADER)  # noqa: S506
     if child.overlay:
         _overlay(manifest, child)
-    manifest["metadata"] = _metadata(plan, child)
-    return manifest
+    head = {"apiVersion": manifest.pop("apiVersion"), "kind": manifest.pop("kind"), "metadata": _metadata(plan, child)}
+    return {**head, **manifest}
 
 
 def _overlay(manifest: dict[str, Any], child: Child) -> None:
@@ -65,8 +65,3 @@ def _metadata(plan: Plan, child: Child) -> dict[str, Any]:
     if child.owned:
         metadata["ownerReferences"] = [owner_reference(resource.name, resource.uid)]
     return metadata
-
-
-def base_name(plan: Plan) -> str:
-    """Name of the Deployment and the Service."""
-    return child_name(plan.resource.name)
