@@ -68,7 +68,9 @@ def _checked(cel: str, message: str, holds: Callable[[Any], bool], max_length: i
 
     def check(value: object) -> object:
         # bool is an int in Python and is neither a number nor a string for the API server
-        if isinstance(value, bool) or not isinstance(value, int | str) or not holds(value):
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"must be of type integer,string; {message}")  # noqa: TRY004 - pydantic reports ValueError
+        if not holds(value):
             raise ValueError(message)
         return value
 
