@@ -1,0 +1,109 @@
+"""What is particular to each architecture that vLLM serves, as a table.
+
+Source of every row: the class of that name under vllm/model_executor/models/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mixer(StrEnum):
+    """What a model's layers mix tokens with."""
+
+    ATTENTION = "attention"
+    LATENT = "latent"  # multi-head latent attention
+    GATED_DELTA = "gated-delta"  # attention in some layers, gated delta net in the others
+    MAMBA = "mamba"  # a pattern of Mamba-2, attention and feed-forward layers
+    BLOCKS = "blocks"  # block_configs of a NAS-pruned model
+
+
+class QKNorm(StrEnum):
+    """Norm of queries and keys: none, one weight a head dimension, or one over all heads."""
+
+    NONE = "none"
+    HEAD = "head"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Traits of an architecture. `None` for a bias means: as the config says."""
+
+    mixer: Mixer = Mixer.ATTENTION
+    qkv_bias: bool | None = None
+    o_bias: bool | None = None
+    mlp_bias: bool | None = None
+    router_bias: bool = False
+    qk_norm: QKNorm = QKNorm.NONE
+    norms: int = 2  # norms of hidden size in a layer
+    norm_bias: bool = False
+    gated: bool = True
+    keeps_gate_up: bool = False  # the feed-forward code holds gate and up while the last matrix runs
+    sinks: bool = False
+    output_gate: bool = False
+    tied: bool = False  # transformers' default of tie_word_embeddings
+    pipeline: bool = True
+    learned_positions: int = -1  # offset of the position table; negative: rotary
+    ropes: int = 1  # rotary tables of different base
+    dense_experts: bool = False  # every layer has experts unless the config says otherwise
+    router_bits: int = 16
+    known: bool = True
+
+
+LLAMA = Family()
+QWEN2 = Family(qkv_bias=True, o_bias=False, keeps_gate_up=True)
+QWEN3 = Family(o_bias=None, qk_norm=QKNorm.HEAD, keeps_gate_up=True)
+GEMMA3 = Family(qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True)
+DEEPSEEK = Family(mixer=Mixer.LATENT, keeps_gate_up=True)
+QWEN35 = Family(mixer=Mixer.GATED_DELTA, qk_norm=QKNorm.HEAD, output_gate=True, keeps_gate_up=True)
+
+FAMILIES: Mapping[str, Family] = {
+    "LlamaForCausalLM": LLAMA,
+    "MistralForCausalLM": LLAMA,
+    "Ministral3ForCausalLM": LLAMA,
+    "Mistral3ForConditionalGeneration": LLAMA,
+    "MixtralForCausalLM": LLAMA,
+    "Phi3ForCausalLM": LLAMA,
+    "GraniteForCausalLM": LLAMA,
+    "DeciLMForCausalLM": Family(mixer=Mixer.BLOCKS),
+    "Qwen2ForCausalLM": QWEN2,
+    "Qwen2MoeForCausalLM": QWEN2,
+    "Qwen2VLForConditionalGeneration": QWEN2,
+    "Qwen2_5_VLForConditionalGeneration": QWEN2,
+    "MiMoForCausalLM": QWEN2,
+    "Qwen3ForCausalLM": QWEN3,
+    "Qwen3MoeForCausalLM": QWEN3,
+    "Qwen3VLForConditionalGeneration": QWEN3,
+    "Qwen3VLMoeForConditionalGeneration": QWEN3,
+    "Qwen3NextForCausalLM": QWEN35,
+    "Qwen3_5ForConditionalGeneration": QWEN35,
+    "Qwen3_5MoeForConditionalGeneration": QWEN35,
+    "GemmaForCausalLM": Family(tied=True, keeps_gate_up=True),
+    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True),
+    "Gemma3ForCausalLM": GEMMA3,
+    "Gemma3ForConditionalGeneration": GEMMA3,
+    "GlmForCausalLM": LLAMA,
+    "Glm4ForCausalLM": Family(norms=4, keeps_gate_up=True),
+    "Glm4MoeForCausalLM": Family(keeps_gate_up=True),
+    "Olmo2ForCausalLM": Family(qk_norm=QKNorm.FULL),
+    "Olmo3ForCausalLM": Family(qk_norm=QKNorm.FULL),
+    "Exaone4ForCausalLM": Family(qk_norm=QKNorm.HEAD),
+    "GptOssForCausalLM": Family(qkv_bias=True, o_bias=True, router_bias=True, sinks=True, mlp_bias=True),
+    "MiniMaxM2ForCausalLM": Family(qk_norm=QKNorm.FULL, router_bits=32),
+    "Llama4ForConditionalGeneration": LLAMA,
+    "Llama4ForCausalLM": LLAMA,
+    "DeepseekV2ForCausalLM": DEEPSEEK,
+    "DeepseekV3ForCausalLM": DEEPSEEK,
+    "KimiK25ForConditionalGeneration": DEEPSEEK,
+}
+
+UNKNOWN = Family(known=False)
+"""An architecture without a row: the sizes its config names, arranged as in Llama, with a wider band."""
+
+
+def family_of(architectures: tuple[str, ...]) -> Family:
+    """The first listed architecture that has a row; UNKNOWN when none has."""
+    return next((FAMILIES[name] for name in architectures if name in FAMILIES), UNKNOWN)

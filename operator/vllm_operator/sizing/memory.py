@@ -1,0 +1,191 @@
+"""The master equation: what is left for the KV cache on every GPU of a shape.
+
+requested = ceil(total memory * utilisation); what weights, engine state, activations and CUDA graphs leave of it holds the KV cache
+(vllm/v1/worker/gpu_worker.py determine_available_memory, v1/worker/utils.py request_memory).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vllm_operator.sizing.facts import ModelFacts
+from vllm_operator.sizing.gpus import GPU
+from vllm_operator.sizing.kv import ELEMENT_BYTES, CacheRequest, Pool, pool
+from vllm_operator.sizing.layers import Cache
+from vllm_operator.sizing.terms import (
+    Bytes,
+    Load,
+    graphs,
+    lora_bytes,
+    newer_runner,
+    non_torch,
+    sampler_bytes,
+    transient,
+)
+from vllm_operator.sizing.versions import EngineTerms
+from vllm_operator.sizing.weights import GIB, Shape, StageWeights, padding_for, stages, weights
+
+UNKNOWN_WEIGHTS = 1.03
+"""Conservative factor on the weights of an architecture without a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is asked of the engine besides the shape."""
+
+    load: Load
+    terms: EngineTerms
+    utilization: float
+    kv_cache_dtype: str = "auto"
+    vision: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """One GPU of one pipeline stage, bytes."""
+
+    requested: float
+    weights: Bytes
+    sampler: Bytes
+    non_torch: Bytes
+    transient: Bytes
+    graphs: Bytes
+    pool: Pool
+
+    @property
+    def other(self) -> Bytes:
+        """Sampler state and what lies outside torch's allocator."""
+        return self.sampler.plus(self.non_torch)
+
+    @property
+    def used(self) -> Bytes:
+        """Everything but the KV cache."""
+        return self.weights.plus(self.other).plus(self.transient).plus(self.graphs)
+
+    @property
+    def available(self) -> Bytes:
+        """What is left for the KV cache: conservative and optimistic."""
+        return Bytes(self.requested - self.used.high, self.requested - self.used.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A shape on a GPU: every stage, worst stage decides."""
+
+    gpu: GPU
+    shape: Shape
+    stages: tuple[StageEstimate, ...]
+    sequences: int = 0  # sequences that need a state block each; 0 where that is not checked
+
+    @property
+    def worst(self) -> StageEstimate:
+        """The stage that holds the fewest blocks."""
+        return min(self.stages, key=lambda stage: stage.available.low / max(1, stage.pool.block_bytes))
+
+    def longest(self, limit: int, *, optimistic: bool = False) -> int:
+        """The longest request that every stage holds, at most `limit`."""
+        lengths = [
+            stage.pool.longest(stage.available.high if optimistic else stage.available.low, limit)
+            for stage in self.stages
+        ]
+        return min(lengths, default=0)
+
+    def holds(self, length: int, *, optimistic: bool = False) -> bool:
+        """Whether every stage holds one request of `length` tokens, and a state for every sequence where there are states."""
+        return all(self._stage_holds(stage, length, optimistic=optimistic) for stage in self.stages)
+
+    def _stage_holds(self, stage: StageEstimate, length: int, *, optimistic: bool) -> bool:
+        available = stage.available.high if optimistic else stage.available.low
+        if available <= 0 or stage.pool.needed(length) > available:
+            return False
+        return not (self.sequences and stage.pool.has_states) or stage.pool.blocks(available) >= self.sequences
+
+
+def element_bytes(facts: ModelFacts, kv_cache_dtype: str) -> float:
+    """Bytes of one element of the KV cache."""
+    dtype = kv_cache_dtype if kv_cache_dtype != "auto" else facts.kv_cache_dtype
+    if dtype == "auto":
+        return facts.dense_bits / 8
+    return ELEMENT_BYTES.get(dtype, 1.0 if dtype.startswith("fp8") else 2.0)
+
+
+@dataclass(slots=True)
+class Estimator:
+    """Estimates shapes of one model under one set of settings; weights and pools are kept, since they do not depend on the card."""
+
+    facts: ModelFacts
+    settings: Settings
+    _weights: dict[tuple[Shape, object], tuple[StageWeights, ...]]
+    _pools: dict[tuple[int, int], tuple[Pool, ...]]
+    _terms: dict[tuple[Shape, int], tuple[Bytes, Bytes]]
+
+    @classmethod
+    def of(cls, facts: ModelFacts, settings: Settings) -> Estimator:
+        """An estimator with nothing kept yet."""
+        return cls(facts, settings, {}, {}, {})
+
+    def estimate(self, gpu: GPU, shape: Shape) -> Estimate:
+        """Every stage of the shape on that card."""
+        requested = math.ceil(gpu.memory_gib * GIB * self.settings.utilization)
+        loaded = self._stage_weights(gpu, shape)
+        pools = self._stage_pools(shape)
+        stages = tuple(
+            self._stage(requested, shape, index, part, cache)
+            for index, (part, cache) in enumerate(zip(loaded, pools, strict=True))
+        )
+        load = self.settings.load
+        return Estimate(gpu, shape, stages, 0 if load.enforce_eager else load.sequences)
+
+    def _stage(self, requested: float, shape: Shape, index: int, part: StageWeights, cache: Pool) -> StageEstimate:
+        facts, load, terms = self.facts, self.settings.load, self.settings.terms
+        last = index == shape.pipeline - 1
+        charged = terms.charges_sampler and newer_runner(facts, load, terms)
+        sampler = float(sampler_bytes(facts, load)) if last and charged else 0.0
+        if index:
+            sampler += (
+                2.0 * load.batched_tokens * facts.hidden * 2
+            )  # intermediate tensors received from the stage before
+        activations, captured = self._stage_terms(shape)
+        held = float(part.total + lora_bytes(facts, load, shape.tensor) // shape.pipeline)
+        factor = 1.0 if facts.known else UNKNOWN_WEIGHTS
+        return StageEstimate(
+            requested,
+            Bytes(held, held * factor),
+            Bytes(sampler, sampler),
+            non_torch(shape),
+            activations,
+            captured,
+            cache,
+        )
+
+    def _stage_terms(self, shape: Shape) -> tuple[Bytes, Bytes]:
+        key = (shape, 0)
+        if key not in self._terms:
+            load, terms = self.settings.load, self.settings.terms
+            self._terms[key] = (transient(self.facts, load, shape), graphs(self.facts, load, terms))
+        return self._terms[key]
+
+    def _stage_weights(self, gpu: GPU, shape: Shape) -> tuple[StageWeights, ...]:
+        padding = padding_for(gpu.capability)
+        key = (shape, padding)
+        if key not in self._weights:
+            self._weights[key] = weights(self.facts, shape, padding, vision=self.settings.vision)
+        return self._weights[key]
+
+    def _stage_pools(self, shape: Shape) -> tuple[Pool, ...]:
+        key = (shape.tensor, shape.pipeline)
+        if key not in self._pools:
+            self._pools[key] = pools(self.facts, shape, self.settings)
+        return self._pools[key]
+
+
+def pools(facts: ModelFacts, shape: Shape, settings: Settings) -> tuple[Pool, ...]:
+    """The block pool of one GPU of every stage."""
+    caches: list[tuple[int, Cache]] = [(index, layer.cache) for index, layer in enumerate(facts.layers) if layer.cache]
+    request = CacheRequest(
+        shape.tensor, element_bytes(facts, settings.kv_cache_dtype), speculative_tokens=settings.load.speculative_tokens
+    )
+    tokens = settings.load.batched_tokens
+    in_flight = (shape.pipeline + 1) * tokens if settings.terms.keeps_in_flight else tokens
+    return tuple(pool(caches, members, request, in_flight) for members in stages(len(facts.layers), shape.pipeline))

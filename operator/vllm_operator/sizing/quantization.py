@@ -1,0 +1,313 @@
+"""Formats of quantised weights: bytes of a matrix, and which module of a checkpoint has which format.
+
+Source of the tensor shapes: vllm/model_executor/layers/quantization/ (fp8.py, auto_awq.py, auto_gptq.py, modelopt.py,
+compressed_tensors/schemes/, bitsandbytes.py), file and class named at each scheme.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+
+class Scheme(StrEnum):
+    """A way to store a matrix."""
+
+    DENSE = "unquantized"
+    FP8_TENSOR = "fp8"  # one scale a merged projection: fp8.py, modelopt.py ModelOptFp8LinearMethod
+    FP8_CHANNEL = "fp8-channel"  # one scale an output: compressed_tensors_w8a8_fp8.py
+    FP8_BLOCK = "fp8-block"  # one scale a block: fp8.py Fp8LinearMethod with weight_block_size
+    INT8_CHANNEL = "int8"  # compressed_tensors_w8a8_int8.py
+    AWQ = "awq"  # auto_awq.py
+    GPTQ = "gptq"  # auto_gptq.py
+    WNA16 = "wna16"  # compressed_tensors_wNa16.py
+    NVFP4 = "nvfp4"  # modelopt.py ModelOptNvFp4LinearMethod
+    MXFP4 = "mxfp4"  # fused_moe/oracle/mxfp4.py: experts only
+    NF4 = "bitsandbytes"  # bitsandbytes.py: 4-bit NormalFloat, block 64
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the elements of a matrix are stored. `bits` is per element, without scales."""
+
+    scheme: Scheme = Scheme.DENSE
+    bits: int = 16
+    group: int = 0  # inputs that share a scale; 0: the whole row
+    block: int = 0  # edge of a square block that shares a scale
+    zero_points: bool = False
+
+    def matrix_bytes(self, rows: int, columns: int, merged: int = 1) -> int:
+        """Bytes of `rows` outputs by `columns` inputs, scales and zero points included.
+
+        `merged` is the number of projections that share the tensor (each has a scale of its own).
+        """
+        elements = rows * columns
+        match self.scheme:
+            case Scheme.DENSE:
+                return elements * self.bits // 8
+            case Scheme.FP8_TENSOR:
+                return elements + 8 * merged
+            case Scheme.FP8_CHANNEL | Scheme.INT8_CHANNEL:
+                return elements + 4 * rows
+            case Scheme.FP8_BLOCK:
+                return elements + 4 * _ceil(rows, self.block) * _ceil(columns, self.block)
+            case Scheme.NVFP4:
+                return elements // 2 + elements // 16 + 8 * merged
+            case Scheme.MXFP4:
+                return elements // 2 + elements // 32
+            case Scheme.NF4:
+                return elements // 2 + 4 * _ceil(elements, 64)
+            case _:
+                return self._grouped_bytes(rows, columns)
+
+    def _grouped_bytes(self, rows: int, columns: int) -> int:
+        groups = _ceil(columns, self.group or columns)
+        total = rows * columns * self.bits // 8 + groups * rows * 2
+        if self.scheme in {Scheme.AWQ, Scheme.GPTQ} or self.zero_points:
+            total += groups * rows * self.bits // 8
+        if self.scheme is Scheme.GPTQ:
+            total += 4 * columns  # g_idx
+        if self.scheme is Scheme.WNA16:
+            total += 16  # weight_shape
+        return total
+
+
+def _ceil(value: int, divisor: int) -> int:
+    return -(-value // divisor)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """The quantisation section of a checkpoint.
+
+    `ignored` are module names or patterns that stay unquantised; `layers` gives single modules their own format.
+    """
+
+    method: str
+    linear: Format
+    experts: Format
+    ignored: tuple[str, ...] = ()
+    layers: tuple[tuple[str, Format], ...] = ()
+    kv_cache_dtype: str = "auto"
+    targets_only: bool = False  # only modules named in `layers` are quantised
+
+    def format_of(self, module: str, dense: Format, *, experts: bool = False) -> Format:
+        """Format of the module (its full name in the checkpoint), `dense` where it is not quantised."""
+        if _matches(self.ignored, module):
+            return dense
+        if self.layers:
+            found = _by_tail(self.layers).get(_tail(module))
+            if found is not None or self.targets_only:
+                return found or dense
+        chosen = self.experts if experts else self.linear
+        return dense if chosen.scheme is Scheme.DENSE else chosen
+
+
+@lru_cache(maxsize=64)
+def _by_tail(layers: tuple[tuple[str, Format], ...]) -> Mapping[str, Format]:
+    """Formats by module name. Checkpoints prefix modules differently: names are compared from `layers.` on."""
+    return {_tail(name): fmt for name, fmt in layers}
+
+
+def _tail(name: str) -> str:
+    at = name.find("layers.")
+    return name[at:] if at >= 0 else name
+
+
+@lru_cache(maxsize=64)
+def _compiled(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
+    """Plain names from `layers.` on, and the rest as regular expressions; what is no valid expression matches nothing."""
+    names, expressions = set(), []
+    for text in patterns:
+        if text.startswith("re:"):
+            try:
+                expressions.append(re.compile(rf"(?:.*\.)?(?:{text[3:]})"))
+            except re.error:
+                continue
+        elif "*" in text:
+            glob = ".*".join(re.escape(part) for part in _tail(text).split("*"))
+            expressions.append(re.compile(rf"(?:.*\.)?{glob}(?:\..*)?"))
+        else:
+            names.add(_tail(text))
+    return frozenset(names), tuple(expressions)
+
+
+def _matches(patterns: tuple[str, ...], module: str) -> bool:
+    """Whether the module, or one that holds it, is named by a pattern."""
+    names, expressions = _compiled(patterns)
+    parts = _tail(module).split(".")
+    if names and any(".".join(parts[start:end]) in names for end in range(len(parts), 0, -1) for start in (0, end - 1)):
+        return True
+    tail = _tail(module)
+    return any(pattern.fullmatch(tail) or pattern.fullmatch(module) for pattern in expressions)
+
+
+def dense(bits: int = 16) -> Format:
+    """The format of a matrix that is not quantised."""
+    return Format(Scheme.DENSE, bits)
+
+
+ONLINE: Mapping[str, Format] = {
+    "fp8": Format(Scheme.FP8_TENSOR, 8),
+    "fp8_per_tensor": Format(Scheme.FP8_TENSOR, 8),
+    "fp8_per_block": Format(Scheme.FP8_BLOCK, 8, block=128),
+    "bitsandbytes": Format(Scheme.NF4, 4),
+}
+"""Formats that vLLM makes while loading an unquantised checkpoint (`--quantization`)."""
+
+
+class UnknownQuantizationError(ValueError):
+    """The checkpoint names a quantisation that this table does not know."""
+
+
+def quantization_from_config(config: Mapping[str, Any]) -> Quantization | None:
+    """Parse `quantization_config` (or `compression_config`) of a Hugging Face config; None when there is none.
+
+    Raises UnknownQuantizationError for a method whose tensor shapes are not known here.
+    """
+    section = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(section, Mapping):
+        return None
+    method = str(section.get("quant_method") or "").lower()
+    parser = _PARSERS.get(method)
+    if parser is None:
+        if not method:  # vLLM ignores a section without quant_method
+            return None
+        raise UnknownQuantizationError(method)
+    return parser(section)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(str(item) for item in value) if isinstance(value, Sequence) else ()
+
+
+def _integer(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _fp8(section: Mapping[str, Any]) -> Quantization:
+    block = section.get("weight_block_size")
+    edge = _integer(block[0], 0) if isinstance(block, Sequence) and block else 0
+    fmt = Format(Scheme.FP8_BLOCK, 8, block=edge) if edge else Format(Scheme.FP8_TENSOR, 8)
+    ignored = _names(section.get("modules_to_not_convert")) + _names(section.get("ignored_layers"))
+    return Quantization("fp8", fmt, fmt, ignored)
+
+
+def _awq(section: Mapping[str, Any]) -> Quantization:
+    fmt = Format(Scheme.AWQ, _integer(section.get("bits"), 4), group=_integer(section.get("group_size"), 128))
+    return Quantization("awq", fmt, fmt, _names(section.get("modules_to_not_convert")))
+
+
+def _gptq(section: Mapping[str, Any]) -> Quantization:
+    group = _integer(section.get("group_size"), 128)
+    fmt = Format(Scheme.GPTQ, _integer(section.get("bits"), 4), group=max(group, 0))
+    return Quantization("gptq", fmt, fmt, _names(section.get("modules_to_not_convert")))
+
+
+def _mxfp4(section: Mapping[str, Any]) -> Quantization:
+    ignored = _names(section.get("modules_to_not_convert"))
+    return Quantization("mxfp4", dense(), Format(Scheme.MXFP4, 4, group=32), ignored)
+
+
+def _bitsandbytes(section: Mapping[str, Any]) -> Quantization:
+    ignored = _names(section.get("llm_int8_skip_modules"))
+    fmt = Format(Scheme.INT8_CHANNEL, 8) if section.get("load_in_8bit") else Format(Scheme.NF4, 4)
+    return Quantization("bitsandbytes", fmt, fmt, ignored)
+
+
+_ALGORITHMS: Mapping[str, Format] = {
+    "FP8": Format(Scheme.FP8_TENSOR, 8),
+    "FP8_PER_CHANNEL_PER_TOKEN": Format(Scheme.FP8_CHANNEL, 8),
+    "FP8_PB_WO": Format(Scheme.FP8_BLOCK, 8, block=128),
+    "NVFP4": Format(Scheme.NVFP4, 4, group=16),
+    "W4A16_NVFP4": Format(Scheme.NVFP4, 4, group=16),
+}
+
+
+def _modelopt(section: Mapping[str, Any]) -> Quantization:
+    inner = section.get("quantization")
+    section = inner if isinstance(inner, Mapping) else section
+    algorithm = str(section.get("quant_algo") or "").upper()
+    ignored = _names(section.get("ignore")) or _names(section.get("exclude_modules"))
+    kv = "fp8" if section.get("kv_cache_scheme") or section.get("kv_cache_quant_algo") else "auto"
+    if algorithm == "MIXED_PRECISION":
+        return _mixed(section, ignored, kv)
+    fmt = _ALGORITHMS.get(algorithm)
+    if fmt is None:
+        raise UnknownQuantizationError(f"modelopt {algorithm or 'without quant_algo'}")
+    return Quantization("modelopt", fmt, fmt, ignored, kv_cache_dtype=kv)
+
+
+def _mixed(section: Mapping[str, Any], ignored: tuple[str, ...], kv: str) -> Quantization:
+    modules = section.get("quantized_layers")
+    layers = []
+    for name, value in modules.items() if isinstance(modules, Mapping) else ():
+        fmt = _ALGORITHMS.get(str(value.get("quant_algo")).upper()) if isinstance(value, Mapping) else None
+        if fmt is None:
+            raise UnknownQuantizationError(f"modelopt MIXED_PRECISION with {value}")
+        layers.append((str(name), fmt))
+    return Quantization("modelopt_mixed", dense(), dense(), ignored, tuple(layers), kv, targets_only=True)
+
+
+def _compressed(section: Mapping[str, Any]) -> Quantization:
+    groups = section.get("config_groups")
+    values = list(groups.values()) if isinstance(groups, Mapping) else []
+    formats = [_compressed_format(group) for group in values if isinstance(group, Mapping)]
+    if not formats:
+        raise UnknownQuantizationError("compressed-tensors without config_groups")
+    kv = "fp8" if section.get("kv_cache_scheme") else "auto"
+    ignored = _names(section.get("ignore"))
+    named: list[tuple[str, Format]] = []
+    for group, fmt in zip(values, formats, strict=True):
+        named += [(target, fmt) for target in _names(group.get("targets")) if "." in target]
+    return Quantization("compressed-tensors", formats[0], formats[0], ignored, tuple(named), kv)
+
+
+def _compressed_format(group: Mapping[str, Any]) -> Format:
+    weights = group.get("weights")
+    if not isinstance(weights, Mapping):
+        raise UnknownQuantizationError("compressed-tensors group without weights")
+    bits, kind = _integer(weights.get("num_bits"), 0), weights.get("type", "int")
+    strategy, size = str(weights.get("strategy") or ""), _integer(weights.get("group_size"), 0)
+    activations = group.get("input_activations")
+    if kind == "float" and bits == 4:  # noqa: PLR2004 - four-bit floats
+        return Format(Scheme.NVFP4, 4, group=size or 16)
+    if bits == 8 and strategy == "block":  # noqa: PLR2004 - eight-bit blocks
+        block = weights.get("block_structure")
+        return Format(Scheme.FP8_BLOCK, 8, block=_integer(block[0], 128) if isinstance(block, list) and block else 128)
+    if bits == 8 and kind == "float":  # noqa: PLR2004 - eight-bit floats
+        return Format(Scheme.FP8_CHANNEL if strategy == "channel" else Scheme.FP8_TENSOR, 8)
+    if bits == 8 and activations:  # noqa: PLR2004 - eight-bit integers with quantised activations
+        return Format(Scheme.INT8_CHANNEL, 8)
+    if bits in {4, 8}:
+        return Format(Scheme.WNA16, bits, group=max(size, 0), zero_points=weights.get("symmetric") is False)
+    raise UnknownQuantizationError(f"compressed-tensors with {bits}-bit {kind} weights")
+
+
+_PARSERS = {
+    "fp8": _fp8,
+    "awq": _awq,
+    "awq_marlin": _awq,
+    "gptq": _gptq,
+    "gptq_marlin": _gptq,
+    "mxfp4": _mxfp4,
+    "bitsandbytes": _bitsandbytes,
+    "modelopt": _modelopt,
+    "modelopt_fp4": _modelopt,
+    "modelopt_mixed": _modelopt,
+    "compressed-tensors": _compressed,
+}
+
+
+def with_bits(quantization: Quantization, bits: int) -> Quantization:
+    """The same quantisation where unquantised modules have `bits` bits an element."""
+    linear = (
+        replace(quantization.linear, bits=bits) if quantization.linear.scheme is Scheme.DENSE else quantization.linear
+    )
+    return replace(quantization, linear=linear)
