@@ -1,6 +1,7 @@
 """From a config to layers: attention, feed-forward and experts.
 
-Source of the shapes: the classes under vllm/model_executor/models/ (llama.py, qwen2.py, qwen3.py, gemma2.py, gemma3.py, mixtral.py,
+Source of the shapes: the classes under vllm/model_executor/models/ (llama.py, qwen2.py, qwen3.py, gemma2.py,
+gemma3.py, mixtral.py,
 qwen2_moe.py, qwen3_moe.py, deepseek_v2.py, gpt_oss.py, llama4.py, glm4_moe.py, minimax_m2.py).
 """
 

@@ -120,7 +120,8 @@ def is_power_of_two(value: int) -> bool:
 def candidates(request: SizingRequest, offer: Offer, valid: Callable[[Shape], bool]) -> Iterator[Candidate]:
     """Shapes to estimate, the preferred ones first.
 
-    For every number of GPUs: the largest tensor-parallel size that the model allows, the rest as pipeline; where experts cannot be
+    For every number of GPUs: the largest tensor-parallel size that the model allows, the rest as pipeline;
+    where experts cannot be
     split, whole experts per GPU.
     """
     for gpus, nodes in counts(request, offer):

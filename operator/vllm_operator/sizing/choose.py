@@ -29,7 +29,10 @@ MOST_REJECTED = 64
 
 
 def size(request: SizingRequest) -> Sizing:
-    """The answer to a request, with the nearest fit when it is refused. Never raises on a request of the right types."""
+    """The answer to a request, with the nearest fit when it is refused.
+
+    Never raises on a request of the right types.
+    """
     answer = assess(request)
     if answer.verdict is not Verdict.REFUSED:
         return answer

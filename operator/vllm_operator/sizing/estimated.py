@@ -1,6 +1,7 @@
 """A model of which only the number of parameters is known: the requirement table by parameter count.
 
-Weights are parameters times bytes, the KV cache is that of a well-known model of the size; the verdict says `Estimated`.
+Weights are parameters times bytes, the KV cache is that of a well-known model of the size; the verdict says
+`Estimated`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def classes() -> tuple[Mapping[str, Any], ...]:
 
 
 def row_for(billions: float) -> Mapping[str, Any]:
-    """The row of a model of that many parameters: the next larger one (a tenth over counts as the same), or the largest."""
+    """The row of a model of that many parameters: the next larger one.
+
+    Source: a tenth over counts as the same), or the largest.
+    """
     return next((row for row in classes() if billions <= row["billions"] * 1.1), classes()[-1])
 
 

@@ -43,7 +43,8 @@ def choice(search: Search, answer: Sizing) -> str:
     if per is None:
         return ""
     used = (
-        f"{shape(answer)}: of {per.capacity:.2f} GiB a GPU, weights take {per.weights:.2f}, activations {band(per.activations)}, CUDA "
+        f"{shape(answer)}: of {per.capacity:.2f} GiB a GPU, weights take {per.weights:.2f}, activations "
+        f"{band(per.activations)}, CUDA "
         f"graphs {band(per.graphs)}, the rest {band(per.other)}; {band(per.kv_cache, ' GiB')} are left for the KV cache"
     )
     parts = [used + _holds(answer) + "."]

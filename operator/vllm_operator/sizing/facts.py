@@ -30,6 +30,8 @@ from vllm_operator.sizing.rope import rope_bytes
 NO_HALF = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 """Model types that vLLM refuses to run in float16 (config/model.py _FLOAT16_NOT_SUPPORTED_MODELS)."""
 
+SIXTEEN_BIT = dense()
+
 MOST_LAYERS = 2000
 """More layers than any model has; a config with more is a mistake."""
 
@@ -48,7 +50,7 @@ class ModelFacts:
     max_length: int = 0
     layers: tuple[Layer, ...] = ()
     tied: bool = False
-    head_format: Format = Format()  # of the output layer
+    head_format: Format = SIXTEEN_BIT  # of the output layer
     dense_bits: int = 16
     rope_bytes: int = 0
     position_bytes: int = 0  # learned position embeddings

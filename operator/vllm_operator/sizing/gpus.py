@@ -71,7 +71,8 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the document holds
     """Parse YAML with libyaml where it is installed (ten times faster)."""
     import yaml  # noqa: PLC0415 - costs 20 ms, and catalogue names are found without it
 
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are safe ones
 
 
 @cache

@@ -1,6 +1,7 @@
 """The master equation: what is left for the KV cache on every GPU of a shape.
 
-requested = ceil(total memory * utilisation); what weights, engine state, activations and CUDA graphs leave of it holds the KV cache
+requested = ceil(total memory * utilisation); what weights, engine state, activations and CUDA graphs leave of
+it holds the KV cache
 (vllm/v1/worker/gpu_worker.py determine_available_memory, v1/worker/utils.py request_memory).
 """
 
@@ -92,7 +93,7 @@ class Estimate:
         return min(lengths, default=0)
 
     def holds(self, length: int, *, optimistic: bool = False) -> bool:
-        """Whether every stage holds one request of `length` tokens, and a state for every sequence where there are states."""
+        """Whether every stage holds one request of `length` tokens, and one state a sequence where there are states."""
         return all(self._stage_holds(stage, length, optimistic=optimistic) for stage in self.stages)
 
     def _stage_holds(self, stage: StageEstimate, length: int, *, optimistic: bool) -> bool:
@@ -112,7 +113,7 @@ def element_bytes(facts: ModelFacts, kv_cache_dtype: str) -> float:
 
 @dataclass(slots=True)
 class Estimator:
-    """Estimates shapes of one model under one set of settings; weights and pools are kept, since they do not depend on the card."""
+    """Estimates shapes of one model under one set of settings; what does not depend on the card is kept."""
 
     facts: ModelFacts
     settings: Settings

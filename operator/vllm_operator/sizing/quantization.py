@@ -7,8 +7,8 @@ compressed_tensors/schemes/, bitsandbytes.py), file and class named at each sche
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -45,35 +45,21 @@ class Format:
 
         `merged` is the number of projections that share the tensor (each has a scale of its own).
         """
-        elements = rows * columns
-        match self.scheme:
-            case Scheme.DENSE:
-                return elements * self.bits // 8
-            case Scheme.FP8_TENSOR:
-                return elements + 8 * merged
-            case Scheme.FP8_CHANNEL | Scheme.INT8_CHANNEL:
-                return elements + 4 * rows
-            case Scheme.FP8_BLOCK:
-                return elements + 4 * _ceil(rows, self.block) * _ceil(columns, self.block)
-            case Scheme.NVFP4:
-                return elements // 2 + elements // 16 + 8 * merged
-            case Scheme.MXFP4:
-                return elements // 2 + elements // 32
-            case Scheme.NF4:
-                return elements // 2 + 4 * _ceil(elements, 64)
-            case _:
-                return self._grouped_bytes(rows, columns)
+        scales = _SCALES.get(self.scheme)
+        return rows * columns * self.bits // 8 + (scales(self, rows, columns, merged) if scales else 0)
 
-    def _grouped_bytes(self, rows: int, columns: int) -> int:
-        groups = _ceil(columns, self.group or columns)
-        total = rows * columns * self.bits // 8 + groups * rows * 2
-        if self.scheme in {Scheme.AWQ, Scheme.GPTQ} or self.zero_points:
-            total += groups * rows * self.bits // 8
-        if self.scheme is Scheme.GPTQ:
-            total += 4 * columns  # g_idx
-        if self.scheme is Scheme.WNA16:
-            total += 16  # weight_shape
-        return total
+
+def _group_scales(fmt: Format, rows: int, columns: int, _merged: int) -> int:
+    """16-bit scales of groups, zero points beside them, and what the kernels' layout adds."""
+    groups = _ceil(columns, fmt.group or columns)
+    total = groups * rows * 2
+    if fmt.scheme in {Scheme.AWQ, Scheme.GPTQ} or fmt.zero_points:
+        total += groups * rows * fmt.bits // 8
+    if fmt.scheme is Scheme.GPTQ:
+        total += 4 * columns  # g_idx
+    if fmt.scheme is Scheme.WNA16:
+        total += 16  # weight_shape
+    return total
 
 
 def _ceil(value: int, divisor: int) -> int:
@@ -120,7 +106,7 @@ def _tail(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _compiled(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
-    """Plain names from `layers.` on, and the rest as regular expressions; what is no valid expression matches nothing."""
+    """Plain names from `layers.` on, and the rest as regular expressions; an invalid expression matches nothing."""
     names, expressions = set(), []
     for text in patterns:
         if text.startswith("re:"):
@@ -144,6 +130,21 @@ def _matches(patterns: tuple[str, ...], module: str) -> bool:
         return True
     tail = _tail(module)
     return any(pattern.fullmatch(tail) or pattern.fullmatch(module) for pattern in expressions)
+
+
+_SCALES: Mapping[Scheme, Callable[[Format, int, int, int], int]] = {
+    Scheme.FP8_TENSOR: lambda _fmt, _rows, _columns, merged: 8 * merged,  # weight and input scale
+    Scheme.FP8_CHANNEL: lambda _fmt, rows, _columns, _merged: 4 * rows,
+    Scheme.INT8_CHANNEL: lambda _fmt, rows, _columns, _merged: 4 * rows,
+    Scheme.FP8_BLOCK: lambda fmt, rows, columns, _merged: 4 * _ceil(rows, fmt.block) * _ceil(columns, fmt.block),
+    Scheme.NVFP4: lambda _fmt, rows, columns, merged: rows * columns // 16 + 8 * merged,
+    Scheme.MXFP4: lambda _fmt, rows, columns, _merged: rows * columns // 32,
+    Scheme.NF4: lambda _fmt, rows, columns, _merged: 4 * _ceil(rows * columns, 64),
+    Scheme.AWQ: _group_scales,
+    Scheme.GPTQ: _group_scales,
+    Scheme.WNA16: _group_scales,
+}
+"""Bytes of scales: (format, rows, columns, merged projections)."""
 
 
 def dense(bits: int = 16) -> Format:
@@ -303,11 +304,3 @@ _PARSERS = {
     "modelopt_mixed": _modelopt,
     "compressed-tensors": _compressed,
 }
-
-
-def with_bits(quantization: Quantization, bits: int) -> Quantization:
-    """The same quantisation where unquantised modules have `bits` bits an element."""
-    linear = (
-        replace(quantization.linear, bits=bits) if quantization.linear.scheme is Scheme.DENSE else quantization.linear
-    )
-    return replace(quantization, linear=linear)

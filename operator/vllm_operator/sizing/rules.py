@@ -47,10 +47,16 @@ def input_reasons(facts: ModelFacts, settings: Settings, max_length: int | None)
         code = "UnsupportedQuantization" if "quantization method" in facts.problem else "ConfigUnreadable"
         found.append(Reason(code, f"{facts.name} cannot be sized: {facts.problem}.", ReasonKind.INPUT))
     if load.batched_tokens < load.sequences:
-        said = f"max_num_batched_tokens ({load.batched_tokens}) must be greater than or equal to max_num_seqs ({load.sequences})."
+        said = (
+            f"max_num_batched_tokens ({load.batched_tokens}) must be greater than or equal to "
+            f"max_num_seqs ({load.sequences})."
+        )
         found.append(Reason("BatchTooSmall", said, ReasonKind.INPUT))
     if max_length is not None and facts.max_length and max_length > facts.max_length:
-        said = f"max_model_len {max_length:,} is longer than the {facts.max_length:,} tokens that {facts.name} was made for."
+        said = (
+            f"max_model_len {max_length:,} is longer than the {facts.max_length:,} tokens that "
+            f"{facts.name} was made for."
+        )
         found.append(Reason("LengthBeyondModel", said, ReasonKind.INPUT))
     if not 0 < settings.utilization <= 1:
         said = f"memory utilization is {settings.utilization:g}: above 0 and at most 1 was expected."
@@ -59,7 +65,10 @@ def input_reasons(facts: ModelFacts, settings: Settings, max_length: int | None)
 
 
 def card_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> list[Reason]:
-    """What the card cannot compute (platforms/cuda.py check_if_supports_dtype, quantization/*.py get_min_capability)."""
+    """What the card cannot compute.
+
+    Source: platforms/cuda.py check_if_supports_dtype, quantization/*.py get_min_capability.
+    """
     found = list(_dtype_reasons(facts, gpu, dtype))
     capability = gpu.capability
     if capability is None:
@@ -77,7 +86,8 @@ def _dtype_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> Iterator[Reason]:
     half = dtype in {"half", "float16"} or (dtype == "auto" and not gpu.bf16)
     if dtype == "bfloat16" and not gpu.bf16:
         said = (
-            f"Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your {gpu.name} GPU has compute "
+            f"Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your {gpu.name} "
+            f"GPU has compute "
             f"capability {gpu.compute_capability}. You can use float16 instead by explicitly setting --dtype=half."
         )
         yield _validity("UnsupportedDtype", said)
@@ -95,7 +105,8 @@ def headroom_reasons(gpu: GPU, shape: Shape, utilization: float) -> list[Reason]
     if reserve >= least:
         return []
     said = (
-        f"Utilization {utilization:g} leaves {reserve:.2f} GiB of {gpu.name}'s {gpu.memory_gib:.2f} GiB, the CUDA context needs "
+        f"Utilization {utilization:g} leaves {reserve:.2f} GiB of {gpu.name}'s {gpu.memory_gib:.2f} GiB, "
+        f"the CUDA context needs "
         f"{least} GiB: vLLM would say that free memory on startup is less than desired GPU memory utilization."
     )
     return [Reason("HeadroomTooSmall", said, ReasonKind.MEMORY)]
@@ -105,7 +116,10 @@ def shape_reasons(facts: ModelFacts, shape: Shape, settings: Settings) -> list[R
     """Why the model cannot be split like that; empty when it can."""
     tp = shape.tensor
     if shape.pipeline > 1 and not facts.pipeline:
-        said = "Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface."
+        said = (
+            "Pipeline parallelism is not supported for this model. Supported models implement the "
+            "`SupportsPP` interface."
+        )
         return [_validity("PipelineUnsupported", said)]
     if shape.pipeline > len(facts.layers):
         said = f"Pipeline parallel size {shape.pipeline} is more than the {len(facts.layers)} layers of {facts.name}."
@@ -148,7 +162,8 @@ def _linear_reasons(linear: Linear, tp: int) -> Iterator[Reason]:
         if output.heads:
             if output.heads % tp and tp % output.heads:
                 said = (
-                    f"{output.heads} KV heads cannot be split over {tp} GPUs nor repeated evenly: vLLM stops with a bare "
+                    f"{output.heads} KV heads cannot be split over {tp} GPUs nor repeated evenly: vLLM "
+                    f"stops with a bare "
                     "AssertionError."
                 )
                 yield _validity("KVHeadsNotDivisible", said)
@@ -164,7 +179,10 @@ def _format_reasons(linear: Linear, tp: int) -> Iterator[Reason]:
     outputs = linear.outputs_per_rank(tp)
     if fmt.scheme is Scheme.FP8_BLOCK and linear.shard is not Shard.REPLICATED:
         if linear.shard is Shard.ROW and inputs % fmt.block:
-            said = f"Weight input_size_per_partition = {inputs} is not divisible by weight quantization block_k = {fmt.block}."
+            said = (
+                f"Weight input_size_per_partition = {inputs} is not divisible by weight quantization "
+                f"block_k = {fmt.block}."
+            )
             yield _validity("QuantGroupMisaligned", f"{said} ({linear.name}, tensor parallel size {tp})")
         bad = next((size for size in outputs if linear.shard is Shard.COLUMN and size % fmt.block), None)
         if bad is not None:
@@ -177,16 +195,23 @@ def _format_reasons(linear: Linear, tp: int) -> Iterator[Reason]:
 
 
 def _grouped_reasons(linear: Linear, fmt: Format, inputs: int, outputs: int, tp: int) -> Iterator[Reason]:
-    """Groups of inputs and Marlin's tiles (auto_awq.py, quantization/utils/marlin_utils.py verify_marlin_supports_shape)."""
+    """Groups of inputs and Marlin's tiles.
+
+    Source: auto_awq.py, quantization/utils/marlin_utils.py verify_marlin_supports_shape.
+    """
     where = f"{linear.name}, {inputs} inputs and {outputs} outputs on each of {tp} GPUs"
     if fmt.group and inputs % fmt.group:
         said = (
-            f"The input size is not aligned with the quantized weight shape (group size {fmt.group}). This can be caused by too "
+            f"The input size is not aligned with the quantized weight shape (group size {fmt.group}). "
+            f"This can be caused by too "
             f"large tensor parallel size. ({where})"
         )
         yield _validity("QuantGroupMisaligned", said)
     elif outputs % MARLIN_OUTPUTS:
-        said = f"Weight output_size_per_partition = {outputs} is not divisible by min_thread_n = {MARLIN_OUTPUTS}. ({where})"
+        said = (
+            f"Weight output_size_per_partition = {outputs} is not divisible by min_thread_n = "
+            f"{MARLIN_OUTPUTS}. ({where})"
+        )
         yield _validity("QuantGroupMisaligned", said)
     elif inputs % MARLIN_INPUTS:
         said = (
@@ -217,7 +242,8 @@ def _expert_reasons(experts: Experts, shape: Shape, settings: Settings) -> Itera
     if settings.terms.refines_fp8_experts and gcd(share, block) >= SMALLEST_FP8_BLOCK:
         return
     said = (
-        f"The output_size of gate's and up's weight = {share} is not divisible by weight quantization block_n = {block}. "
+        f"The output_size of gate's and up's weight = {share} is not divisible by weight quantization "
+        f"block_n = {block}. "
         f"(tensor parallel size {tp}; expert parallelism keeps experts whole)"
     )
     yield _validity("QuantGroupMisaligned", said)
@@ -230,7 +256,10 @@ def memory_reason(facts: ModelFacts, estimate: Estimate, floor: int, *, exact: b
     weights, requested = stage.weights.high / GIB, stage.requested / GIB
     on_gpu = f"on each of {estimate.shape.gpus} x {name}" if estimate.shape.gpus > 1 else f"on {name}"
     if weights >= requested:
-        said = f"Weights take {weights:.2f} GiB {on_gpu}, which grants {requested:.2f} of its {estimate.gpu.memory_gib:.2f} GiB."
+        said = (
+            f"Weights take {weights:.2f} GiB {on_gpu}, which grants {requested:.2f} of its "
+            f"{estimate.gpu.memory_gib:.2f} GiB."
+        )
         return Reason("WeightsExceedMemory", said, ReasonKind.MEMORY)
     if low <= 0:
         said = (
@@ -241,14 +270,16 @@ def memory_reason(facts: ModelFacts, estimate: Estimate, floor: int, *, exact: b
     if stage.pool.needed(floor) <= stage.available.low:
         blocks, asked = stage.pool.blocks(stage.available.low), estimate.sequences
         said = (
-            f"max_num_seqs ({asked}) exceeds available Mamba cache blocks ({blocks}) {on_gpu}. Each decode sequence requires one "
+            f"max_num_seqs ({asked}) exceeds available Mamba cache blocks ({blocks}) {on_gpu}. Each "
+            f"decode sequence requires one "
             "Mamba cache block."
         )
         return Reason("StateCacheTooSmall", said, ReasonKind.MEMORY)
     needed, fits = stage.pool.needed(floor) / GIB, estimate.longest(facts.max_length or floor)
     asked_for = "the model's max seq len" if exact else "the shortest useful length"
     said = (
-        f"To serve at least one request with {asked_for} ({floor:,}), {needed:.2f} GiB KV cache is needed, which is larger than the "
+        f"To serve at least one request with {asked_for} ({floor:,}), {needed:.2f} GiB KV cache is "
+        f"needed, which is larger than the "
         f"available KV cache memory ({low:.2f} GiB) {on_gpu}. The longest length that fits is {fits:,}."
     )
     return Reason("KVCacheTooSmall", said, ReasonKind.MEMORY)

@@ -65,14 +65,20 @@ def sampler_bytes(facts: ModelFacts, load: Load) -> int:
 
 
 def non_torch(shape: Shape) -> Bytes:
-    """Modules, cuBLAS and NCCL outside torch's allocator: 0.22 to 0.25 GiB on one GPU, 0.5 to 1.4 over several (measured)."""
+    """Modules, cuBLAS and NCCL outside torch's allocator: 0.22 to 0.25 GiB on one GPU, 0.5 to 1.4 over several.
+
+    Source: measured.
+    """
     if shape.gpus == 1:
         return Bytes(0.14 * GIB, 0.26 * GIB)
     return Bytes(0.30 * GIB, 0.75 * GIB) if not shape.expert else Bytes(0.5 * GIB, 1.2 * GIB)
 
 
 def logits_bytes(facts: ModelFacts, load: Load, shape: Shape) -> int:
-    """Logits of every sequence: 16 bit, a 32-bit copy, and the gathered 16-bit rows (v1/worker/gpu/sample/sampler.py)."""
+    """Logits of every sequence: 16 bit, a 32-bit copy, and the gathered 16-bit rows.
+
+    Source: v1/worker/gpu/sample/sampler.py.
+    """
     gathered = 2 if shape.tensor > 1 else 0
     return load.sequences * facts.vocabulary * (8 + gathered)
 
@@ -93,8 +99,10 @@ def _quantised_input(fmt: Format, columns: int) -> float:
 def dense_token_bytes(facts: ModelFacts, layer: Layer, tp: int) -> float:
     """Bytes of one token at the widest moment of a layer's forward pass.
 
-    Held all the while: the caller's hidden state, the attention's output, the residual (3 * hidden). Then either gate, up and their
-    product together, or, where the code keeps gate and up (qwen2.py Qwen2MLP), those with the last matrix' input and output.
+    Held all the while: the caller's hidden state, the attention's output, the residual (3 * hidden). Then
+    either gate, up and their
+    product together, or, where the code keeps gate and up (qwen2.py Qwen2MLP), those with the last matrix'
+    input and output.
     """
     hidden = facts.hidden
     widest = 0.0

@@ -1,6 +1,7 @@
 """Bytes of weights on one GPU, for every pipeline stage.
 
-Source: the classes of vllm/model_executor/models/, layers/linear.py, layers/vocab_parallel_embedding.py (padding of the vocabulary to 64)
+Source: the classes of vllm/model_executor/models/, layers/linear.py, layers/vocab_parallel_embedding.py
+(padding of the vocabulary to 64)
 and distributed/utils.py get_pp_indices (how layers are dealt out to stages).
 """
 
