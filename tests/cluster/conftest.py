@@ -1,0 +1,52 @@
+"""What tests against a real control plane share: the operator, installed and running under its service account."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+import operator_process
+from localcluster.access import ClusterAccess
+from operator_process import OperatorProcess
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test failed, so that what it leaves behind can be shown."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: ClusterAccess) -> Path:
+    """The kubeconfig of the operator's service account; CRD and RBAC of manifests/install.yaml are in force."""
+    operator_process.install(cluster.kubectl)
+    return cluster.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def _operator(cluster: ClusterAccess, installed: Path) -> Iterator[OperatorProcess]:
+    process = OperatorProcess(installed, cluster.folder / "operator.log")
+    yield process
+    if process.alive:
+        assert process.stop() == 0, f"the operator ended badly:\n{process.tail()}"
+
+
+@pytest.fixture
+def operator(_operator: OperatorProcess, request: pytest.FixtureRequest) -> Iterator[OperatorProcess]:
+    """The operator of this run, ready. A test may stop, kill and restart it: the next test finds it running again.
+
+    When the test fails, what the operator logged meanwhile is shown.
+    """
+    since = _operator.mark()
+    _operator.start()
+    _operator.wait_ready()
+    yield _operator
+    if request.node.stash.get(_FAILED, False):
+        print(f"--- the operator's log during this test ---\n{_operator.tail(since)}")  # noqa: T201
