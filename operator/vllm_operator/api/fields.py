@@ -134,7 +134,7 @@ _HUB_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # What may follow a claim or bucket: never empty, "." or "..".
 _PATH_PART = r"[A-Za-z0-9_][A-Za-z0-9_.=-]*"
 
-_OBJECT_NAME_MESSAGE = "must be the name of an object: lower-case letters, digits, - and ., as in hf-token"
+_OBJECT_NAME_MESSAGE = "must be the name of an object: lower-case letters, digits, - and ."
 ObjectName = Annotated[str, Matching(SUBDOMAIN, _OBJECT_NAME_MESSAGE, 253)]
 OptionalObjectName = Annotated[str, Matching(f"({SUBDOMAIN})?", _OBJECT_NAME_MESSAGE, 253)]
 LabelName = Annotated[

@@ -66,8 +66,8 @@ class Model(ApiObject):
         ),
         Rule(
             f"!has(self.quantization) || self.quantization in {_cel_list(QUANTIZATIONS + REMOVED_QUANTIZATIONS)}",
-            "quantization must be one that vLLM knows, such as fp8; leave it unset for a checkpoint that is quantised "
-            "already",
+            f"quantization must be one that vLLM knows ({', '.join(QUANTIZATIONS)}); leave it unset for a checkpoint "
+            "that is quantised already",
             lambda s: s.quantization is None or s.quantization in QUANTIZATIONS + REMOVED_QUANTIZATIONS,
         ),
         Rule(

@@ -1,0 +1,60 @@
+"""Write the files that are generated from the package, or check that they are what it generates now.
+
+python scripts/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_operator.api import reference
+
+ROOT = Path(__file__).resolve().parent.parent
+_DIFF_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A file, relative to the repository's root, and what makes its text."""
+
+    path: str
+    make: Callable[[], str]
+
+
+FILES = (Generated("docs/reference.md", reference.markdown),)
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code 0, or 1 when `--check` finds a file that differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    check: bool = parser.parse_args(arguments).check
+    stale = [file for file in FILES if _settle(root / file.path, file.make(), check=check)]
+    if check and stale:
+        print(f"stale: {', '.join(file.path for file in stale)}; run `make crd` and commit the result", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settle(path: Path, wanted: str, *, check: bool) -> bool:
+    """Write `wanted`, or show how the file differs from it; whether it differed."""
+    found = path.read_text() if path.exists() else ""
+    if found == wanted:
+        return False
+    if check:
+        lines = difflib.unified_diff(found.splitlines(), wanted.splitlines(), str(path), "generated", lineterm="", n=1)
+        print("\n".join(list(lines)[:_DIFF_LINES]), file=sys.stderr)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted)
+        print(f"wrote {path}")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
