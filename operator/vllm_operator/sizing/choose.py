@@ -104,7 +104,7 @@ def settings_of(request: SizingRequest, facts: ModelFacts) -> Settings:
     )
     vision = facts.is_multimodal and not request.language_model_only
     terms = terms_of(request.engine_version)
-    return Settings(load, terms, request.memory_utilization, request.kv_cache_dtype, vision)
+    return Settings(load, terms, request.memory_utilization, request.kv_cache_dtype, vision, request.kv_cache_bytes)
 
 
 def described(search: Search, verdict: Verdict, found: Found) -> Sizing:

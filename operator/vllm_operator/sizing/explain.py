@@ -13,6 +13,7 @@ LONGEST = 1024
 """Characters of an explanation in a status."""
 
 BAR = 48
+SHOWN = 8
 
 
 def clipped(text: str, limit: int = LONGEST) -> str:
@@ -61,7 +62,8 @@ def choice(search: Search, answer: Sizing) -> str:
 def _holds(answer: Sizing) -> str:
     if answer.kv_tokens is None or not answer.max_length:
         return ""
-    return f", {answer.kv_tokens.low:,.0f} tokens or {answer.max_concurrency or 0:,.1f} requests of {answer.max_length:,} tokens at once"
+    tokens, requests = f"{answer.kv_tokens.low:,.0f}", f"{answer.max_concurrency or 0:,.1f}"
+    return f", {tokens} tokens or {requests} requests of {answer.max_length:,} tokens at once"
 
 
 def ties(search: Search, answer: Sizing) -> str:
@@ -99,8 +101,8 @@ def bar(per: PerGPU, width: int = BAR) -> str:
     return drawn.ljust(width, ".")[:width]
 
 
-def table(answer: Sizing) -> str:
-    """Several lines for a terminal: the verdict, the bar, the terms, what was rejected, the nearest fit."""
+def table(answer: Sizing, *, wide: bool = False) -> str:
+    """Several lines for a terminal: verdict, bar, terms, what was rejected (all of it when `wide`), nearest fit."""
     lines = [f"{answer.verdict}: {shape(answer)}" if answer.gpus else str(answer.verdict)]
     if answer.per_gpu:
         lines += ["", *_terms(answer.per_gpu)]
@@ -109,7 +111,10 @@ def table(answer: Sizing) -> str:
         lines += ["", answer.explanation]
     if answer.rejected:
         lines += ["", "Not taken:"]
-        lines += [f"  {one.candidate}: {one.reason.code}: {one.reason.message}" for one in answer.rejected]
+        shown = answer.rejected if wide else answer.rejected[:SHOWN]
+        lines += [f"  {one.candidate}: {one.reason.code}: {one.reason.message}" for one in shown]
+        if len(shown) < len(answer.rejected):
+            lines.append(f"  and {len(answer.rejected) - len(shown)} more (-o wide shows them)")
     if answer.nearest_fit:
         lines += ["", f"Nearest fit: {answer.nearest_fit}"]
     return "\n".join(lines)

@@ -40,6 +40,7 @@ class Settings:
     utilization: float
     kv_cache_dtype: str = "auto"
     vision: bool = True
+    kv_cache_bytes: int | None = None  # given, not what is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class StageEstimate:
     transient: Bytes
     graphs: Bytes
     pool: Pool
+    total: float = 0.0
+    given: int | None = None  # KV cache that was asked for in bytes
 
     @property
     def other(self) -> Bytes:
@@ -66,8 +69,17 @@ class StageEstimate:
 
     @property
     def available(self) -> Bytes:
-        """What is left for the KV cache: conservative and optimistic."""
+        """What is left for the KV cache: conservative and optimistic; what was asked for where that is known to fit."""
+        if self.given is not None:
+            return self._given(float(self.given))
         return Bytes(self.requested - self.used.high, self.requested - self.used.low)
+
+    def _given(self, given: float) -> Bytes:
+        """The bytes are taken as they are; what does not fit into the card's memory beside the rest is not there."""
+        return Bytes(
+            given if given + self.used.high <= self.total else self.total - self.used.high,
+            given if given + self.used.low <= self.total else self.total - self.used.low,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +140,17 @@ class Estimator:
 
     def estimate(self, gpu: GPU, shape: Shape) -> Estimate:
         """Every stage of the shape on that card."""
-        requested = math.ceil(gpu.memory_gib * GIB * self.settings.utilization)
+        total = gpu.memory_gib * GIB
         loaded = self._stage_weights(gpu, shape)
         pools = self._stage_pools(shape)
         stages = tuple(
-            self._stage(requested, shape, index, part, cache)
+            self._stage(total, shape, index, part, cache)
             for index, (part, cache) in enumerate(zip(loaded, pools, strict=True))
         )
         load = self.settings.load
         return Estimate(gpu, shape, stages, 0 if load.enforce_eager else load.sequences)
 
-    def _stage(self, requested: float, shape: Shape, index: int, part: StageWeights, cache: Pool) -> StageEstimate:
+    def _stage(self, total: float, shape: Shape, index: int, part: StageWeights, cache: Pool) -> StageEstimate:
         facts, load, terms = self.facts, self.settings.load, self.settings.terms
         last = index == shape.pipeline - 1
         charged = terms.charges_sampler and newer_runner(facts, load, terms)
@@ -151,13 +163,15 @@ class Estimator:
         held = float(part.total + lora_bytes(facts, load, shape.tensor) // shape.pipeline)
         factor = 1.0 if facts.known else UNKNOWN_WEIGHTS
         return StageEstimate(
-            requested,
+            math.ceil(total * self.settings.utilization),
             Bytes(held, held * factor),
             Bytes(sampler, sampler),
             non_torch(shape),
             activations,
             captured,
             cache,
+            total,
+            self.settings.kv_cache_bytes,
         )
 
     def _stage_terms(self, shape: Shape) -> tuple[Bytes, Bytes]:
