@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser: argparse.ArgumentParser = commands.add_parser(
         "size",
         help="say which GPUs a model needs, and why",
-        description="Which GPUs a model needs, how it is split over them, what is left for the KV cache. Needs no cluster. "
+        description="Which GPUs a model needs, how it is split, what is left for the KV cache. Needs no cluster. "
         "Exit code 0: it fits; 1: it fits on the optimistic bound, or is estimated; 3: refused; 2: bad input.",
     )
     add_options(parser)
