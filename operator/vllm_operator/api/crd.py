@@ -117,6 +117,12 @@ def schema_of(model: type[Spec | Status]) -> dict[str, Any]:
     return schema
 
 
+def _column(name: str, kind: str, path: str, priority: int, text: str) -> dict[str, Any]:
+    """A printer column. The API server drops a priority of 0; said all the same, every `kubectl apply` is a change."""
+    beside = {"priority": priority} if priority else {}
+    return {"name": name, "type": kind, "jsonPath": path, **beside, "description": text}
+
+
 def crd() -> dict[str, Any]:
     """The CustomResourceDefinition as plain data."""
     version = {
@@ -145,10 +151,7 @@ def crd() -> dict[str, Any]:
                 "labelSelectorPath": ".status.selector",
             },
         },
-        "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text}
-            for name, kind, path, priority, text in COLUMNS
-        ],
+        "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
     }
     names = {
         "kind": KIND,

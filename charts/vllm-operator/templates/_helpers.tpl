@@ -1,0 +1,18 @@
+{{/* Names are fixed: a cluster holds one operator, and helm refuses a second release over the ClusterRole's name. */}}
+{{- define "vllm-operator.selector" -}}
+app.kubernetes.io/name: vllm-operator
+{{- end }}
+
+{{- define "vllm-operator.labels" -}}
+{{ include "vllm-operator.selector" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "vllm-operator.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
