@@ -98,10 +98,10 @@ class WorkQueue(Generic[K]):
             self._again.discard(key)
             self.add(key)
 
-    def retry(self, key: K) -> float:
-        """Make a failed key due after its back-off; returns the seconds. `forget` starts the back-off afresh."""
+    def retry(self, key: K, backoff: Backoff | None = None, at_least: float = 0.0) -> float:
+        """Make a failed key due after its back-off, or another one's; returns the seconds. `forget` starts afresh."""
         self._failures[key] = self._failures.get(key, 0) + 1
-        delay = self._backoff.delay(self._failures[key], self._jitter())
+        delay = max(at_least, (backoff or self._backoff).delay(self._failures[key], self._jitter()))
         self.add_after(key, delay)
         return delay
 

@@ -114,6 +114,19 @@ async def test_retry_backs_off_until_forgotten() -> None:
     assert queue.retry("a") == 0.5
 
 
+@virtual_time
+async def test_retry_with_another_back_off_and_a_floor() -> None:
+    queue = WorkQueue[str](jitter=lambda: 0.0)
+    assert queue.retry("a", Backoff(60, 300)) == 60
+    await take(queue)
+    assert queue.retry("a", Backoff(60, 300)) == 120
+    await take(queue)
+    start = now()
+    assert queue.retry("a", at_least=17) == 17
+    await take(queue)
+    assert now() - start == pytest.approx(17)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999])
 def test_jitter_cuts_at_most_half(fraction: float) -> None:
     delays = [Backoff().delay(failures, fraction) for failures in range(1, 2000)]

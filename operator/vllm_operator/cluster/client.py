@@ -181,15 +181,15 @@ class Cluster:
             raise to_error(answer)
         return True
 
-    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> bool:
-        """Merge a patch into a core/v1 Event; False when it has expired."""
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> Object | None:
+        """Merge a patch into a core/v1 Event and return it; None when it has expired."""
         call = _Call("PATCH", _path(EVENT, namespace, name), content_type=_MERGE, body=dict(patch))
         answer = await self._write(call)
         if isinstance(answer, Refusal):
             if answer.code == HTTPStatus.NOT_FOUND:
-                return False
+                return None
             raise to_error(answer)
-        return True
+        return answer
 
     async def _apply(self, path: str, manifest: Object, manager: str, *, dry_run: bool) -> Object:
         query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else ())]

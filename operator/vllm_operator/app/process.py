@@ -1,0 +1,188 @@
+"""From a configuration to a running operator, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vllm_operator.api import GROUP, PLURAL
+from vllm_operator.app import workers
+from vllm_operator.app.health import serve_health
+from vllm_operator.app.workers import Workers
+from vllm_operator.cluster import Cluster
+from vllm_operator.config import OperatorConfig
+from vllm_operator.errors import Blocked, OperatorError, Transient
+from vllm_operator.kinds import CHILDREN, RESOURCE, Kind
+from vllm_operator.naming import MANAGED_SELECTOR, Key
+from vllm_operator.plan.types import Defaults
+from vllm_operator.reconciler import Reconciler as RealReconciler
+from vllm_operator.recorder import Recorder
+from vllm_operator.watch import Listener, Scope, watch
+from vllm_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 20.0
+_START_SECONDS = 60.0
+_START_PAUSE = 1.0
+_RESYNC_RETRY_SECONDS = 30.0
+
+
+class Reconciler(workers.Reconciler, Protocol):
+    """What a process needs of `reconciler.Reconciler`."""
+
+    async def start(self) -> None:
+        """Learn what every pass needs."""
+
+    def listener(self, queue: WorkQueue[Key]) -> Listener:
+        """Whom the watch tells what it sees."""
+
+    async def resync(self, queue: WorkQueue[Key]) -> None:
+        """Heal what the watch missed, and look at every resource."""
+
+
+Make = Callable[[Cluster, Defaults, Recorder, str | None], Reconciler]
+
+
+@dataclass(slots=True)
+class _Process:
+    """The parts of a running operator."""
+
+    config: OperatorConfig
+    cluster: Cluster
+    reconciler: Reconciler
+    queue: WorkQueue[Key] = field(default_factory=WorkQueue)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_ready(self) -> bool:
+        return self.watching.is_set() and not self.stop.is_set()
+
+    async def serve(self) -> int:
+        """Run until a signal; the exit code."""
+        self._on_signals()
+        async with serve_health(self.config.health_port, self.queue, self.is_ready):
+            scope = await self._prepare()
+            if scope is None:
+                return 0 if self.stop.is_set() else 1
+            return await self._run(scope)
+
+    def _on_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
+
+    async def _prepare(self) -> Scope | None:
+        """Wait up to a minute for the API server and the CRD; None when they do not come, or a signal does."""
+        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        while not self.stop.is_set():
+            try:
+                return await self._scope()
+            except (Transient, Blocked) as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    log.error("cannot start: %s", error)  # noqa: TRY400 - the sentence says it all
+                    return None
+                log.warning("not started yet: %s", error)
+            await _wait(self.stop, _START_PAUSE)
+        return None
+
+    async def _scope(self) -> Scope:
+        if not await self.cluster.serves(RESOURCE):
+            name = f"{PLURAL}.{GROUP}"
+            raise Blocked(
+                "CRDNotInstalled", f"the CRD {name} is missing: kubectl apply --server-side -f crds/{name}.yaml"
+            )
+        await self.reconciler.start()
+        children = [kind for kind in CHILDREN if not kind.optional or await self._can_watch(kind)]
+        return Scope(self.config.namespace, tuple(children))
+
+    async def _can_watch(self, kind: Kind) -> bool:
+        """Whether an optional kind is there and may be listed: watching what is not would end the process."""
+        if not await self.cluster.serves(kind):
+            return False
+        try:
+            await self.cluster.list_metadata(kind, MANAGED_SELECTOR, self.config.namespace)
+        except Blocked as error:
+            log.warning("%s is not watched: %s", kind, error)
+            return False
+        return True
+
+    async def _run(self, scope: Scope) -> int:
+        # All of these must exist before kopf starts: at its end, kopf cancels what began after it.
+        working = Workers(self.reconciler, self.queue, self.config.workers)
+        chores = [
+            asyncio.create_task(self._resync(), name="resync"),
+            asyncio.create_task(self._take_signals_back(), name="signals"),
+        ]
+        where = f"namespace {scope.namespace}" if scope.namespace else "all namespaces"
+        log.info("watching %s with %d workers", where, self.config.workers)
+        try:
+            await watch(self.reconciler.listener(self.queue), self.cluster, scope, self.stop, self.watching)
+        except Exception:
+            log.exception("the watch failed")
+            code = 1
+        else:
+            code = 0
+        self.stop.set()  # kopf may have taken the signal
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        drained = await working.drain(DRAIN_SECONDS)
+        log.info("stopped" if drained else "stopped; passes that were still running were cut short")
+        return code
+
+    async def _take_signals_back(self) -> None:
+        """Kopf installs signal handlers of its own when it starts, which would arm its timer for a SIGKILL."""
+        await self.watching.wait()
+        self._on_signals()
+
+    async def _resync(self) -> None:
+        pause = self._period()
+        while True:
+            await asyncio.sleep(pause)
+            healed = await self._resync_once()
+            pause = self._period() if healed else min(self._period(), _RESYNC_RETRY_SECONDS)
+
+    def _period(self) -> float:
+        return self.config.resync_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+
+    async def _resync_once(self) -> bool:
+        try:
+            await self.reconciler.resync(self.queue)
+        except OperatorError as error:
+            log.warning("resync failed: %s", error)
+            return False
+        except Exception:
+            log.exception("resync failed")
+            return False
+        return True
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
+    """Run the operator until SIGTERM or SIGINT; returns the exit code.
+
+    0 after a signal; 1 when the CRD or the API server stays away for a minute, or the watch cannot be healed: the
+    process then ends so that its supervisor starts it afresh. Raises UsageError when there is no usable kubeconfig or
+    the health port is taken.
+    """
+    connecting = Cluster(
+        kubeconfig=config.kubeconfig,
+        context=config.context,
+        connections=config.workers + 4,
+        writes_per_second=config.writes_per_second,
+        burst=config.burst,
+    )
+    async with connecting as cluster:
+        reconciler = make(cluster, config.defaults(), Recorder(cluster), config.namespace)
+        return await _Process(config, cluster, reconciler).serve()

@@ -1,0 +1,123 @@
+"""The operator's configuration: one frozen, checked value from flags, environment and defaults."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from vllm_operator.errors import UsageError
+from vllm_operator.plan.types import Defaults
+
+PREFIX = "VLLM_OPERATOR_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "text")
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_IMAGE = re.compile(r"[^\s:@/]+(\S*[^\s:@/])?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """How a setting is read and what may be said: `parse` raises ValueError, `rule` is the sentence that follows."""
+
+    help: str
+    parse: Callable[[str], object]
+    rule: str
+    allows: Callable[[Any], bool]
+
+
+def _setting(default: object, help_text: str, rule: str, allows: Callable[[Any], bool]) -> Any:  # noqa: ANN401
+    parse = type(default) if default is not None else str
+    return field(default=default, metadata={"setting": _Setting(help_text, parse, rule, allows)})
+
+
+def _one_of(default: str, help_text: str, choices: tuple[str, ...]) -> Any:  # noqa: ANN401
+    return _setting(default, help_text, f"must be one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def _image(default: str, help_text: str) -> Any:  # noqa: ANN401
+    rule = "must be an image reference such as registry.example.com/vllm:v1"
+    return _setting(default, help_text, rule, lambda value: bool(_IMAGE.fullmatch(value)))
+
+
+def _name(help_text: str) -> Any:  # noqa: ANN401
+    return _setting(None, help_text, "must not be empty", bool)
+
+
+def _number(default: float, help_text: str, least: float, most: float) -> Any:  # noqa: ANN401
+    rule = f"must be a number from {least:g} to {most:g}"
+    if isinstance(default, int):
+        rule = rule.replace("number", "whole number")
+    return _setting(default, help_text, rule, lambda value: least <= value <= most)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """What an administrator can set. Build it with `load`, which checks it."""
+
+    engine_image: str = _image(Defaults().engine_image, "vLLM image for GPU nodes where a resource names none")
+    cpu_image: str = _image(Defaults().cpu_image, "vLLM image for CPU nodes where a resource names none")
+    namespace: str | None = _setting(
+        None,
+        "the one namespace to serve (default: all)",
+        "must be the name of a namespace",
+        lambda value: bool(_DNS_LABEL.fullmatch(value)),
+    )
+    workers: int = _number(16, "resources that are worked on at once", 1, 256)
+    resync_seconds: float = _number(600.0, "seconds between two looks at everything, +-20 %%", 10, 86400)
+    log_level: str = _one_of("info", "least severe level that is logged", LOG_LEVELS)
+    log_format: str = _one_of("json", "one JSON object per line, or text for people", LOG_FORMATS)
+    health_port: int = _number(8080, "port of /healthz and /readyz; 0 turns them off", 0, 65535)
+    kubeconfig: str | None = _name("kubeconfig file (default: $KUBECONFIG, the pod's service account, ~/.kube/config)")
+    context: str | None = _name("context within the kubeconfig (default: its current one)")
+    writes_per_second: float = _number(200.0, "writes to the API server per second, in the long run", 0.1, 10000)
+    burst: int = _number(400, "writes that may follow each other at once", 1, 100000)
+
+    def defaults(self) -> Defaults:
+        """What plans need of it."""
+        return Defaults(engine_image=self.engine_image, cpu_image=self.cpu_image)
+
+
+def _settings() -> dict[str, _Setting]:
+    return {one.name: one.metadata["setting"] for one in fields(OperatorConfig)}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Offer every setting as a flag."""
+    defaults = OperatorConfig()
+    for name, setting in _settings().items():
+        default = getattr(defaults, name)
+        shown = f" (default: {default})" if default is not None else ""
+        parser.add_argument(_flag(name), metavar="VALUE", help=setting.help + shown)
+
+
+def _read(source: str, raw: str, setting: _Setting) -> object:
+    try:
+        value = setting.parse(raw)
+    except ValueError:
+        value = None
+    if value is None or not setting.allows(value):
+        raise UsageError(f"{source}={raw!r}: {setting.rule}.")
+    return value
+
+
+def load(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> OperatorConfig:
+    """The configuration in force: flags before environment (VLLM_OPERATOR_WORKERS=4) before defaults.
+
+    An empty variable counts as unset. Raises UsageError, one sentence, for the first value that is no good.
+    """
+    values: dict[str, Any] = {}
+    for name, setting in _settings().items():
+        variable = PREFIX + name.upper()
+        if (raw := flags.get(name)) is not None:
+            values[name] = _read(_flag(name), raw, setting)
+        elif raw := environment.get(variable):
+            values[name] = _read(variable, raw, setting)
+    return OperatorConfig(**values)

@@ -1,0 +1,148 @@
+"""List and watch, by kopf: the one thing it does here.
+
+Handlers only pass events on. Nothing is stored in objects (no finalizers, no annotations), nothing is indexed, and no
+state of kopf's is trusted: a watch that was interrupted reports survivors, but not what vanished meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import kopf
+
+from vllm_operator.api import GROUP
+from vllm_operator.cluster import Cluster
+from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
+from vllm_operator.naming import MANAGED_SELECTOR
+
+# Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
+# plane. After that the process ends, loudly, and comes back with a fresh view.
+_ERROR_DELAYS = (0.5, 1, 2, 4, 8, 15, *(30,) * 19)
+
+Body = Mapping[str, Any]
+_See = Callable[[str | None, Body], None]
+
+
+class Listener(Protocol):
+    """Who is told what was seen, and must not block.
+
+    `event` is ADDED, MODIFIED, DELETED, or None for what a listing found.
+    """
+
+    def resource_seen(self, event: str | None, body: Body) -> None:
+        """A VLLMDeployment."""
+
+    def child_seen(self, kind: Kind, event: str | None, body: Body) -> None:
+        """A child of one of the watched kinds, with the operator's label."""
+
+    def pod_seen(self, event: str | None, body: Body) -> None:
+        """A pod with the operator's label."""
+
+    def node_seen(self, event: str | None, body: Body) -> None:
+        """A node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is watched: in one namespace or in all (None), which kinds of children."""
+
+    namespace: str | None
+    children: tuple[Kind, ...]
+
+
+class _ErrorDelays:
+    """A fresh, jittered series of delays for every request, so that watches do not come back in step."""
+
+    def __iter__(self) -> Iterator[float]:
+        return (delay * random.uniform(0.75, 1.25) for delay in _ERROR_DELAYS)  # noqa: S311 - not cryptography
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Spares kopf a deep copy and a comparison per event, which nobody reads."""
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: object) -> None:
+        return None
+
+    def store(self, **_: object) -> None:
+        return None
+
+
+def _settings(scope: Scope) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    for kind in (*scope.children, POD):
+        settings.watching.label_selectors[kind.group, kind.version, kind.plural] = MANAGED_SELECTOR
+    settings.watching.chunk_size = 500
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.enforce_retry_after = True
+    settings.networking.trust_env = True
+    settings.networking.error_backoffs = _ErrorDelays()
+    settings.persistence.diffbase_storage = _NoDiffs()
+    # Never used; should they be, by accident, the traces would bear our name.
+    settings.persistence.finalizer = f"{GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # would need rights on all CRDs and namespaces
+    settings.process.ultimate_exiting_timeout = 25  # below a pod's grace period of 30
+    return settings
+
+
+def _on_event(registry: kopf.OperatorRegistry, kind: Kind, see: _See) -> None:
+    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)
+    async def seen(event: kopf.RawEvent, **_: object) -> None:  # a sync handler would run in a thread
+        see(event["type"], event["object"])
+
+
+def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: object) -> kopf.ConnectionInfo:
+        known = await cluster.connection()
+        return kopf.ConnectionInfo(
+            server=known.server,
+            ca_path=known.ca_path,
+            insecure=known.insecure,
+            certificate_path=known.certificate_path,
+            private_key_path=known.private_key_path,
+            scheme=known.scheme,
+            token=known.token,
+            proxy_url=known.proxy_url,
+            trust_env=True,
+        )
+
+    def child_seen(kind: Kind) -> _See:
+        return lambda event, body: listener.child_seen(kind, event, body)
+
+    _on_event(registry, RESOURCE, listener.resource_seen)
+    _on_event(registry, NODE, listener.node_seen)
+    _on_event(registry, POD, listener.pod_seen)
+    for kind in scope.children:
+        _on_event(registry, kind, child_seen(kind))
+    return registry
+
+
+async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asyncio.Event, ready: asyncio.Event) -> None:
+    """Watch until `stop` is set, or a signal arrives; `ready` is set when watching begins.
+
+    Raises whatever a watch died of once ten minutes of attempts are used up. Tasks that the caller needs for longer
+    must exist before the call: when kopf ends, it cancels all that began after it.
+    """
+    await kopf.operator(
+        registry=_registry(listener, cluster, scope),
+        settings=_settings(scope),
+        clusterwide=scope.namespace is None,
+        namespaces=() if scope.namespace is None else (scope.namespace,),
+        standalone=True,
+        stop_flag=stop,
+        ready_flag=ready,
+    )
