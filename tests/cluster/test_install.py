@@ -1,0 +1,207 @@
+"""Both ways of installing, with the real kubectl and the real helm, and the operator under what they install."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+import operator_process
+from helm import CHART, Helm
+from localcluster.access import ClusterAccess
+from localcluster.cluster import Cluster
+from localcluster.kubectl import Kubectl
+from localcluster.wait import wait_for
+from operator_process import ACCOUNT, INSTALL, NAMESPACE, OperatorProcess
+from vllm_operator import config
+
+SAMPLE = operator_process.ROOT / "manifests" / "samples" / "mistral-7b.yaml"
+_ADDED_LABELS = {
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+    "helm.sh/chart",
+}
+
+
+@pytest.fixture(scope="module")
+def fresh(cluster: ClusterAccess) -> Iterator[Cluster]:
+    """A cluster of this module's own: what it installs and removes would pull the rug from under the others."""
+    if not isinstance(cluster, Cluster):
+        pytest.skip("needs the local control plane; run without CLUSTER=kind")
+    started = Cluster.start(f"install-{os.getpid()}", bound=True)
+    yield started
+    started.down()
+
+
+@pytest.fixture
+def system(fresh: Cluster) -> Iterator[Kubectl]:
+    """kubectl in the operator's own namespace, with what install.yaml makes; it is removed afterwards."""
+    system = fresh.kubectl.in_namespace(NAMESPACE)
+    system("apply", f"--filename={INSTALL}")
+    yield system
+    system("delete", f"--filename={INSTALL}", "--ignore-not-found", "--wait")
+
+
+@pytest.fixture
+def helm(fresh: Cluster) -> Iterator[Helm]:
+    """helm in the operator's own namespace, and nothing installed."""
+    system = fresh.kubectl.in_namespace(NAMESPACE)
+    helm = Helm(system, NAMESPACE)
+    yield helm
+    helm("uninstall", "vllm-operator", "--ignore-not-found", "--wait")
+    system("delete", f"--filename={CHART / 'crds'}", "--ignore-not-found")
+
+
+def _by_name(documents: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Objects without the labels that helm adds."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in yaml.safe_load_all(documents):
+        if one is None or one["kind"] == "Namespace":
+            continue
+        labels = one["metadata"].get("labels", {})
+        one["metadata"]["labels"] = {key: value for key, value in labels.items() if key not in _ADDED_LABELS}
+        found[one["kind"], one["metadata"]["name"]] = one
+    return found
+
+
+def _operator_container(system: Kubectl) -> dict[str, Any]:
+    deployment = system.get("deployment", "vllm-operator")
+    assert deployment is not None
+    container: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_kubectl_apply_installs_and_applies_again_without_a_change(system: Kubectl) -> None:
+    system("rollout", "status", "deployment/vllm-operator", "--timeout=30s")
+    assert system.get("crd", "vllmdeployments.vllm-operator.dev") is not None
+    again = system("apply", f"--filename={INSTALL}").stdout.splitlines()
+    assert len(again) == len(operator_process.manifests())
+    assert [line for line in again if not line.endswith("unchanged")] == []
+    assert system("diff", f"--filename={INSTALL}").stdout == ""
+
+
+def test_the_pod_is_admitted_by_the_restricted_pod_security_standard(system: Kubectl) -> None:
+    namespace = system.get("namespace", NAMESPACE) or {}
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    deployment = next(one for one in operator_process.manifests() if one["kind"] == "Deployment")
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "tried"},
+        "spec": deployment["spec"]["template"]["spec"],
+    }
+    system("create", "--dry-run=server", "--filename=-", input=pod)
+    pod["spec"]["containers"][0].pop("securityContext")
+    refused = system("create", "--dry-run=server", "--filename=-", input=pod, check=False)
+    assert "violates PodSecurity" in refused.stderr
+
+
+def test_the_operator_may_read_no_secret(system: Kubectl) -> None:
+    user = f"--as={operator_process.USER}"
+    for verb in ("get", "list", "watch"):
+        assert system("auth", "can-i", verb, "secrets", user, "--all-namespaces", check=False).stdout.strip() == "no"
+    assert system("auth", "can-i", "list", "nodes", user).stdout.strip() == "yes"
+
+
+@pytest.mark.usefixtures("installed")
+def test_who_may_edit_a_namespace_may_edit_its_resources(kubectl: Kubectl) -> None:
+    kubectl("create", "serviceaccount", "developer")
+    kubectl("create", "serviceaccount", "auditor")
+    for account, role in (("developer", "edit"), ("auditor", "view")):
+        kubectl(
+            "create", "rolebinding", account, f"--clusterrole={role}", f"--serviceaccount={kubectl.namespace}:{account}"
+        )
+
+    def may(account: str, verb: str) -> bool:
+        user = f"--as=system:serviceaccount:{kubectl.namespace}:{account}"
+        return kubectl("auth", "can-i", verb, "vllmdeployments", user, check=False).returncode == 0
+
+    wait_for(lambda: may("developer", "create"), message="edit is aggregated")
+    wait_for(lambda: may("auditor", "list"), message="view is aggregated")
+    assert not may("auditor", "create")
+
+
+def test_the_chart_is_clean(helm: Helm) -> None:
+    answer = helm("lint", str(CHART), "--strict")
+    assert "0 chart(s) failed" in answer
+    assert "WARNING" not in answer
+
+
+def test_the_chart_says_what_install_yaml_says(helm: Helm) -> None:
+    rendered = helm("template", "vllm-operator", str(CHART), "--include-crds")
+    assert _by_name(rendered) == _by_name(INSTALL.read_text())
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("replicas=2", "replicas"),
+        ("logLevel=loud", "logLevel"),
+        ("image.tag=latest", "tag"),
+        ("watchNamespaces=team-a", "watchNamespaces"),
+        ("extraEnv[0].name=VLLM_OPERATOR_NAMESPACE", "extraEnv"),
+    ],
+)
+def test_the_chart_refuses_values_that_do_nothing_good(helm: Helm, value: str, complaint: str) -> None:
+    answer = helm("template", "vllm-operator", str(CHART), "--set", value, check=False)
+    assert "values don't meet the specifications" in answer
+    assert complaint in answer
+
+
+def test_helm_installs_upgrades_and_uninstalls(helm: Helm) -> None:
+    system = helm.kubectl
+    notes = helm("install", "vllm-operator", str(CHART), "--create-namespace", "--wait", "--timeout=60s")
+    assert "kubectl get vllmdeployments" in notes
+    assert _operator_container(system)["image"] == "vllm-operator:0.1.0"
+
+    settings = "logLevel=debug,watchNamespace=team-a,engineImage=registry.example.com/vllm:v1,cpuImage=example/cpu:v1"
+    helm("upgrade", "vllm-operator", str(CHART), "--wait", "--timeout=60s", "--set", settings)
+    variables = {one["name"]: one["value"] for one in _operator_container(system)["env"]}
+    loaded = config.load(variables, {})
+    assert (loaded.log_level, loaded.namespace) == ("debug", "team-a")
+    assert (loaded.engine_image, loaded.cpu_image) == ("registry.example.com/vllm:v1", "example/cpu:v1")
+
+    helm("uninstall", "vllm-operator", "--wait")
+    assert system.get("deployment", "vllm-operator") is None
+    assert system.get("clusterrole", "vllm-operator") is None
+    assert system.get("crd", "vllmdeployments.vllm-operator.dev") is not None, "users' resources outlive the operator"
+
+
+def test_helm_refuses_a_second_operator(helm: Helm) -> None:
+    helm("install", "vllm-operator", str(CHART), "--create-namespace")
+    elsewhere = Helm(helm.kubectl, "elsewhere")
+    answer = elsewhere("install", "another", str(CHART), "--create-namespace", check=False)
+    assert 'ClusterRole "vllm-operator"' in answer
+    assert "cannot be imported into the current release" in answer
+
+
+def test_the_account_of_the_chart_can_do_the_work(helm: Helm, fresh: Cluster) -> None:
+    helm("install", "vllm-operator", str(CHART), "--create-namespace", "--set", "replicas=0")
+    team = fresh.kubectl.in_namespace("default")
+    kubeconfig = fresh.kubeconfig_for(ACCOUNT, NAMESPACE)
+    process = OperatorProcess(kubeconfig, fresh.folder / "operator.log", {"namespace": "default"})
+    process.start()
+    try:
+        process.wait_ready()
+        _assert_serves(team)
+    finally:
+        code = process.stop()
+    assert code == 0, process.tail()
+    team("delete", f"--filename={SAMPLE}")
+
+
+def _assert_serves(kubectl: Kubectl) -> None:
+    kubectl("apply", f"--filename={SAMPLE}")
+    kubectl("wait", "--for=condition=Ready", "vllmdeployment/mistral-7b", "--timeout=60s", timeout=70)
+    workload = kubectl.get("deployment", "mistral-7b")
+    assert workload is not None
+    assert workload["metadata"]["ownerReferences"][0]["kind"] == "VLLMDeployment"
+
+
+def test_the_account_of_install_yaml_can_do_the_work(operator: OperatorProcess, kubectl: Kubectl) -> None:
+    _assert_serves(kubectl)
+    assert operator.stop() == 0, operator.tail()
