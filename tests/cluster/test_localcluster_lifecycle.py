@@ -80,9 +80,12 @@ def test_interrupted_start_leaves_nothing(own_cluster: str) -> None:
             record = state.load(layout)
             return record.processes if record else {}
 
-        begun = wait_for(processes, interval=0.01, message="the first component is recorded")
-        starting.send_signal(signal.SIGINT)
-        _, errors = starting.communicate(timeout=30)
+        try:
+            begun = wait_for(processes, interval=0.01, message="the first component is recorded")
+            starting.send_signal(signal.SIGINT)
+            _, errors = starting.communicate(timeout=30)
+        finally:
+            starting.kill()
     assert starting.returncode == 130, errors
     assert "Traceback" not in errors
     assert not any(process.alive for process in begun.values())
@@ -99,12 +102,14 @@ def test_killed_owner_takes_its_cluster_along(own_cluster: str) -> None:
     """
     command = [sys.executable, "-c", textwrap.dedent(owner_code)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline().strip() == "started"
-        record = state.load(state.layout_of(own_cluster))
-        assert record is not None
-        assert all(process.alive for process in record.processes.values())
-        owner.kill()
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline().strip() == "started"
+            record = state.load(state.layout_of(own_cluster))
+            assert record is not None
+            assert all(process.alive for process in record.processes.values())
+        finally:
+            owner.kill()
     wait_for(lambda: not any(process.alive for process in record.processes.values()), message="all components gone")
     assert record.abandoned
     state.sweep()

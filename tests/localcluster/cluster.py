@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from localcluster import audit, build, components, kubeconfigs, kwok, nodes, pki, processes, state
@@ -41,9 +40,6 @@ class Cluster(ClusterAccess):
         self._record = record
         programs = build.ensure()
         self._programs = programs
-        # One thread starts every process and lives as long as this object: the kernel ends a process that is
-        # bound to its parent when the parent's *thread* ends.
-        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="localcluster")
         super().__init__(Kubectl(programs["kubectl"], layout.kubeconfig, layout.context, layout.root))
 
     @classmethod
@@ -91,7 +87,6 @@ class Cluster(ClusterAccess):
         try:
             cluster._bring_up(bound=bound)
         except BaseException:
-            cluster.close()
             state.wipe(layout)
             raise
         return cluster
@@ -154,13 +149,8 @@ class Cluster(ClusterAccess):
 
     def down(self) -> None:
         """End every process of the cluster and remove all its files."""
-        self.close()
         with state.locked(self.layout.name):
             state.wipe(self.layout)
-
-    def close(self) -> None:
-        """Let go of the thread that starts processes; those bound to it end."""
-        self._starter.shutdown()
 
     def _bring_up(self, *, bound: bool) -> None:
         started = time.monotonic()
@@ -201,10 +191,8 @@ class Cluster(ClusterAccess):
 
     def _launch(self, name: str, *, bound: bool) -> None:
         command = [str(self._programs[name]), *self.component(name).arguments]
-        start = self._starter.submit(
-            processes.spawn, command, self.layout.log(name), self.layout.root, die_with_parent=bound
-        )
-        self._record.processes[name] = start.result()
+        started = processes.spawn(command, self.layout.log(name), self.layout.root, die_with_parent=bound)
+        self._record.processes[name] = started
         self._record.save(self.layout)
 
     def _await_ready(self, name: str) -> None:

@@ -13,9 +13,11 @@ from localcluster.access import ClusterAccess
 from localcluster.audit import AuditEvent
 from localcluster.errors import LocalClusterError
 from localcluster.kubectl import Kubectl
+from localcluster.processes import Process
 
 CONTEXT_PREFIX = "kind-"
 _CLUSTER_NAME = "vllm-operator"
+_SIMULATED = "=".join(nodes.SIMULATED_LABEL)
 _CREATE_TIMEOUT_SECONDS = 600
 _LOCAL_ONLY = "needs the local control plane; run the test without CLUSTER=kind"
 
@@ -27,26 +29,11 @@ class KindUnavailableError(LocalClusterError):
 class KindCluster(ClusterAccess):
     """A kind cluster in which kwok plays GPU nodes; `close` leaves it as it was found."""
 
-    def __init__(self, context: str, user_kubeconfig: Path) -> None:
-        programs = build.ensure(("kubectl", "kwok"))
-        self._folder = Path(tempfile.mkdtemp(prefix="localcluster-kind-"))
-        kubeconfig = self._folder / "kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        # A copy with this context only: whatever the user switches to meanwhile, the tests stay here.
-        view = Kubectl(programs["kubectl"], user_kubeconfig, context, self._folder)(
-            "config", "view", "--minify", "--flatten", "--raw"
-        )
-        kubeconfig.write_text(view.stdout)
-        super().__init__(Kubectl(programs["kubectl"], kubeconfig, context, self._folder))
-        self._own_nodes = [node["metadata"]["name"] for node in self.kubectl.items("nodes", _not_simulated())]
-        self._replaced_class = self._replace_storage_classes()
-        self._remove_simulated_nodes()  # a run that was killed may have left some
-        self.kubectl("cordon", *self._own_nodes)
-        kwok.write_config(self._folder / "kwok.yaml")
-        arguments = components.kwok_arguments(kubeconfig, self._folder / "kwok.yaml")
-        command = [str(programs["kwok"]), *arguments]
-        self._kwok = processes.spawn(command, self._folder / "kwok.log", self._folder, die_with_parent=True)
-        self.add_nodes(nodes.fleet())
+    def __init__(self, kubectl: Kubectl) -> None:
+        super().__init__(kubectl)
+        self._own_nodes: list[str] = []
+        self._own_class: dict[str, Any] | None = None
+        self._kwok: Process | None = None
 
     @classmethod
     def open(cls) -> "KindCluster":
@@ -55,11 +42,29 @@ class KindCluster(ClusterAccess):
         Raises:
             KindUnavailableError: the context is another one, and there is no kind or no Docker to make a cluster.
         """
-        return cls(_current_context() or _create(), _user_kubeconfig())
+        context = _current_context() or _create()
+        cluster = cls(_bound_kubectl(context))
+        try:
+            cluster._prepare()
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+    def _prepare(self) -> None:
+        self._delete_nodes(_SIMULATED)  # a run that was killed may have left some
+        self._own_nodes = [node["metadata"]["name"] for node in self.kubectl.items("nodes")]
+        self.kubectl("cordon", *self._own_nodes)
+        self._replace_storage_classes()
+        config, program = self.folder / "kwok.yaml", build.ensure(("kwok",))["kwok"]
+        kwok.write_config(config)
+        command = [str(program), *components.kwok_arguments(self.kubeconfig, config)]
+        self._kwok = processes.spawn(command, self.folder / "kwok.log", self.folder, die_with_parent=True)
+        self.add_nodes(nodes.fleet())
 
     @property
     def folder(self) -> Path:
-        return self._folder
+        return self.kubectl.home
 
     def restart(self, component: str) -> None:
         raise LocalClusterError(f"restarting {component} {_LOCAL_ONLY}")
@@ -75,37 +80,41 @@ class KindCluster(ClusterAccess):
 
     def close(self) -> None:
         """End kwok, remove the simulated nodes and put back what was replaced."""
-        self._remove_simulated_nodes()
-        self._kwok.kill()
-        self.kubectl("uncordon", *self._own_nodes)
-        if self._replaced_class is not None:
-            self.kubectl("replace", "--force", "--filename=-", input=self._replaced_class)
-        shutil.rmtree(self._folder)
+        if self._kwok is not None:
+            self._kwok.kill()
+        self._delete_nodes(_SIMULATED)
+        if self._own_nodes:
+            self.kubectl("uncordon", *self._own_nodes)
+        if self._own_class is not None:
+            self.kubectl("replace", "--force", "--filename=-", input=self._own_class)
+        shutil.rmtree(self.folder)
 
-    def _remove_simulated_nodes(self) -> None:
-        self.kubectl("delete", "node", f"--selector={'='.join(nodes.SIMULATED_LABEL)}")
-
-    def _replace_storage_classes(self) -> dict[str, Any] | None:
-        """Install the simulated classes; return kind's own class of the same name, whose provisioner is immutable."""
+    def _replace_storage_classes(self) -> None:
+        """Install the simulated classes, in the place of kind's own `standard`, whose provisioner is immutable."""
         classes = kwok.storage_classes()
-        ours = {item["metadata"]["name"]: item["provisioner"] for item in classes}
-        foreign = [
-            item
-            for item in self.kubectl.items("storageclass")
-            if ours.get(item["metadata"]["name"], item["provisioner"]) != item["provisioner"]
-        ]
-        self.kubectl("delete", "storageclass", "--ignore-not-found", *ours)
+        names = [item["metadata"]["name"] for item in classes]
+        ours = {item["provisioner"] for item in classes}
+        for item in self.kubectl.items("storageclasses"):
+            if item["metadata"]["name"] in names and item["provisioner"] not in ours:
+                self._own_class = _recreatable(item)
+        self.kubectl("delete", "storageclass", "--ignore-not-found", *names)
         self.kubectl("create", "--filename=-", input=classes)
-        return _recreatable(foreign[0]) if foreign else None
+
+
+def _bound_kubectl(context: str) -> Kubectl:
+    """Return a kubectl on a copy of the kubeconfig with this context only, whatever the user switches to meanwhile."""
+    program = build.ensure(("kubectl",))["kubectl"]
+    folder = Path(tempfile.mkdtemp(prefix="localcluster-kind-"))
+    view = Kubectl(program, _user_kubeconfig(), context, folder)("config", "view", "--minify", "--flatten", "--raw")
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.touch(mode=0o600)
+    kubeconfig.write_text(view.stdout)
+    return Kubectl(program, kubeconfig, context, folder)
 
 
 def _recreatable(item: dict[str, Any]) -> dict[str, Any]:
     metadata = {key: item["metadata"].get(key) for key in ("name", "labels", "annotations")}
     return item | {"metadata": {key: value for key, value in metadata.items() if value}}
-
-
-def _not_simulated() -> str:
-    return f"--selector={'!='.join(nodes.SIMULATED_LABEL)}"
 
 
 def _user_kubeconfig() -> Path:

@@ -1,11 +1,13 @@
 """Processes known by pid and start time, so that a signal never reaches a process that re-uses a pid. Linux only."""
 
 import contextlib
+import functools
 import os
 import select
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +80,23 @@ def spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: boo
         command: absolute path of the program, then its arguments.
         log: file for stdout and stderr.
         home: $HOME of the program; it gets no other variable but PATH, so no proxy or user setting reaches it.
-        die_with_parent: kill the program when the calling *thread* ends; without it the program outlives the caller.
+        die_with_parent: the kernel kills the program when this process ends; without it the program outlives it.
     """
+    if die_with_parent:
+        return _lasting_thread().submit(_spawn, command, log, home, die_with_parent=True).result()
+    return _spawn(command, log, home, die_with_parent=False)
+
+
+@functools.cache
+def _lasting_thread() -> ThreadPoolExecutor:
+    """Return the one thread that starts programs bound to this process.
+
+    The kernel ends such a program when the *thread* that started it ends, so that must be one that lasts.
+    """
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="localcluster")
+
+
+def _spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: bool) -> Process:
     wrapper = [sys.executable, "-I", "-S", str(_DEATHSIG), str(os.getpid())] if die_with_parent else []
     full_command = [*wrapper, *command]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
