@@ -13,7 +13,7 @@ from vllm_operator.status.observation import PodTrouble, trouble_of
 
 DELETED = "DELETED"
 # Children change in bursts (a rollout writes a status per pod): one pass sees them all.
-_COALESCE_SECONDS = 0.2
+_COALESCE_SECONDS = 0.5
 
 
 class Queue(Protocol):

@@ -26,7 +26,7 @@ class Live:
     ours: bool  # carries our label
     fingerprint: str
     body: Mapping[str, Any]  # metadata.generation, spec and status, as far as the kind needs them
-    owns_replicas: bool
+    owned: frozenset[str]  # fields of `spec` that our own applies hold
 
 
 def _version(metadata: Mapping[str, Any]) -> int:
@@ -34,11 +34,12 @@ def _version(metadata: Mapping[str, Any]) -> int:
     return int(metadata.get("resourceVersion") or 0)
 
 
-def _owns_replicas(metadata: Mapping[str, Any]) -> bool:
+def _owned(metadata: Mapping[str, Any]) -> frozenset[str]:
     for entry in metadata.get("managedFields") or ():
         if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
-            return "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-    return False
+            fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+            return frozenset(name.removeprefix("f:") for name in fields)
+    return frozenset()
 
 
 # Written by controllers of Kubernetes into objects of ours; not drift.
@@ -80,7 +81,7 @@ def reduce(body: Mapping[str, Any]) -> Live:
             "spec": {**kept_spec, "template": {"metadata": {"annotations": template.get("annotations") or {}}}},
             "status": body.get("status") or {},
         },
-        owns_replicas=_owns_replicas(metadata),
+        owned=_owned(metadata),
     )
 
 

@@ -127,13 +127,13 @@ class Reconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._notes.forget(key)
             raise Gone(str(key))
-        self._note_version(key, body)
         try:
             resource = parse(body)
         except InvalidSpec as error:
             await self._write_status(key, body, refused_status(body, error, _now()))
             return Result(writes=1)
         plan = await self.plan_for(key, resource, body)
+        self._note_version(key, body)
         done = _Pass(key, plan)
         if plan.refusal is None:
             await self._apply_all(done)
@@ -156,7 +156,13 @@ class Reconciler:
         return self._notes.observed.see(key, ref, body) if body else None
 
     async def _know_fixed_children(self, key: Key) -> None:
-        """Claim and Deployment: what exists of them limits what can be planned."""
+        """Claim and Deployment: what exists of them limits what can be planned.
+
+        Asked for once: later the watch tells, but for objects that are not ours, and those are looked for again before
+        anything is written over them.
+        """
+        if key in self._notes.resources:
+            return
         claim, workload = child_name(key.name, "-cache"), child_name(key.name)
         await asyncio.gather(self._know(key, kinds.CLAIM, claim), self._know(key, kinds.DEPLOYMENT, workload))
 
@@ -176,7 +182,6 @@ class Reconciler:
     async def _apply_all(self, done: _Pass) -> None:
         """Apply every child; one that fails does not keep the others waiting."""
         children = done.plan.children
-        await asyncio.gather(*(self._know(done.key, child.kind, child.name) for child in children))
         for child in children:
             try:
                 await self._apply_child(done, child)
@@ -188,13 +193,14 @@ class Reconciler:
     async def _apply_child(self, done: _Pass, child: Child) -> None:
         key, observed = done.key, self._notes.observed
         ref: Ref = (child.kind, key.namespace, child.name)
-        live = observed.get(ref)
+        withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
+        live = observed.get(ref) if withheld else await self._know(key, child.kind, child.name)
         if live and (foreign := _foreign(live, child, done.plan.resource.uid)):
             raise Blocked("NameConflict", foreign)
+        if withheld:
+            done.withheld = True
+            return
         if child.kind is kinds.DEPLOYMENT:
-            done.withheld = self._is_withheld(done, live)
-            if done.withheld:
-                return
             await self._hand_over(done, child)
         manifest = render_child(done.plan, child)
         if not observed.is_current(ref, manifest):
@@ -327,6 +333,7 @@ def _live_claim(live: Live) -> LiveClaim:
         storage_class=spec.get("storageClassName"),
         access_mode=spec["accessModes"][0],
         bound=live.body["status"].get("phase") == "Bound",
+        owns_class="storageClassName" in live.owned,
     )
 
 
@@ -334,7 +341,7 @@ def _live_workload(live: Live) -> LiveWorkload:
     spec = live.body["spec"]
     return LiveWorkload(
         replicas=spec.get("replicas", 1),
-        owns_replicas=live.owns_replicas,
+        owns_replicas="replicas" in live.owned,
         model_digest=spec["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION, ""),
     )
 

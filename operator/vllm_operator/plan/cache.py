@@ -79,7 +79,7 @@ def storage(spec: Spec, weights_gib: float | None, live: LiveClaim | None) -> St
     way_out = "Kubernetes cannot change this on a claim that exists: undo it, or name a new claim in cache.claimName"
     return Storage(
         size if grows else live.size,
-        live.storage_class,
+        live.storage_class if wanted_class is not None or live.owns_class else None,
         live.access_mode,
         f"{'; '.join(problems)}. {way_out}" if problems else "",
     )

@@ -30,6 +30,7 @@ class LiveClaim:
     storage_class: str | None
     access_mode: str
     bound: bool
+    owns_class: bool = False  # whether the operator itself set the class, and not the cluster's default
 
 
 @dataclass(frozen=True, slots=True)
