@@ -21,7 +21,7 @@ from vllm_operator.sizing.blueprint import (
     norms,
 )
 from vllm_operator.sizing.families import Family, Mixer, family_of
-from vllm_operator.sizing.layers import Layer, Linear, Output, Shard
+from vllm_operator.sizing.layers import LatentCache, Layer, Linear, Output, Shard, StateCache
 from vllm_operator.sizing.mixers import gated_delta, pattern_layer, pruned_block
 from vllm_operator.sizing.quantization import Format, Scheme, UnknownQuantizationError, dense, quantization_from_config
 from vllm_operator.sizing.reader import ModelConfigError, Reader
@@ -62,6 +62,8 @@ class ModelFacts:
     known: bool = True  # the architecture has a row; otherwise sizes are arranged as in Llama, with a wider band
     keeps_gate_up: bool = False
     norm_bias: bool = False
+    wide_activations: bool = False  # norms and activation are compiled apart (Gemma 2 and 3)
+    captures_1024: bool = False  # CUDA graphs are captured up to 1024 tokens, not 512
     half_precision: bool = True  # vLLM agrees to compute it in float16
     schemes: frozenset[Scheme] = frozenset()  # ways its matrices are stored
     total_bytes: int | None = None  # stands in for the weights of a model whose tensors are not known
@@ -73,6 +75,16 @@ class ModelFacts:
     def is_moe(self) -> bool:
         """Whether any layer routes tokens to experts."""
         return any(layer.experts for layer in self.layers)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether any layer keeps a recurrent state."""
+        return any(isinstance(layer.cache, StateCache) for layer in self.layers)
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether attention keeps a compressed latent."""
+        return any(isinstance(layer.cache, LatentCache) for layer in self.layers)
 
     @property
     def is_multimodal(self) -> bool:
@@ -125,6 +137,8 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
         known=family.known,
         keeps_gate_up=family.keeps_gate_up,
         norm_bias=family.norm_bias,
+        wide_activations=family.wide_activations,
+        captures_1024=family.captures_1024,
         half_precision=text.word("model_type") not in NO_HALF,
         schemes=schemes_of(layers),
     )

@@ -50,13 +50,15 @@ class Family:
     ropes: int = 1  # rotary tables of different base
     dense_experts: bool = False  # every layer has experts unless the config says otherwise
     router_bits: int = 16
+    wide_activations: bool = False
+    captures_1024: bool = False
     known: bool = True
 
 
 LLAMA = Family()
 QWEN2 = Family(qkv_bias=True, o_bias=False, keeps_gate_up=True)
 QWEN3 = Family(o_bias=None, qk_norm=QKNorm.HEAD, keeps_gate_up=True)
-GEMMA3 = Family(qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True)
+GEMMA3 = Family(qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True, wide_activations=True)
 DEEPSEEK = Family(mixer=Mixer.LATENT, keeps_gate_up=True)
 QWEN35 = Family(mixer=Mixer.GATED_DELTA, qk_norm=QKNorm.HEAD, output_gate=True, keeps_gate_up=True)
 
@@ -82,7 +84,7 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen3_5ForConditionalGeneration": QWEN35,
     "Qwen3_5MoeForConditionalGeneration": QWEN35,
     "GemmaForCausalLM": Family(tied=True, keeps_gate_up=True),
-    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True),
+    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True, wide_activations=True),
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
     "GlmForCausalLM": LLAMA,
@@ -91,7 +93,9 @@ FAMILIES: Mapping[str, Family] = {
     "Olmo2ForCausalLM": Family(qk_norm=QKNorm.FULL),
     "Olmo3ForCausalLM": Family(qk_norm=QKNorm.FULL),
     "Exaone4ForCausalLM": Family(qk_norm=QKNorm.HEAD),
-    "GptOssForCausalLM": Family(qkv_bias=True, o_bias=True, router_bias=True, sinks=True, mlp_bias=True),
+    "GptOssForCausalLM": Family(
+        qkv_bias=True, o_bias=True, router_bias=True, sinks=True, mlp_bias=True, captures_1024=True
+    ),
     "MiniMaxM2ForCausalLM": Family(qk_norm=QKNorm.FULL, router_bits=32),
     "Llama4ForConditionalGeneration": LLAMA,
     "Llama4ForCausalLM": LLAMA,

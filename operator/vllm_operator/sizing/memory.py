@@ -112,7 +112,9 @@ class Estimate:
         available = stage.available.high if optimistic else stage.available.low
         if available <= 0 or stage.pool.needed(length) > available:
             return False
-        return not (self.sequences and stage.pool.has_states) or stage.pool.blocks(available) >= self.sequences
+        if not (self.sequences and stage.pool.has_states):
+            return True
+        return stage.pool.blocks(stage.available.low) >= self.sequences  # fewer sequences are a cheap way out
 
 
 def element_bytes(facts: ModelFacts, kv_cache_dtype: str) -> float:
@@ -178,7 +180,7 @@ class Estimator:
         key = (shape, 0)
         if key not in self._terms:
             load, terms = self.settings.load, self.settings.terms
-            self._terms[key] = (transient(self.facts, load, shape), graphs(self.facts, load, terms))
+            self._terms[key] = (transient(self.facts, load, shape, terms), graphs(self.facts, load, terms))
         return self._terms[key]
 
     def _stage_weights(self, gpu: GPU, shape: Shape) -> tuple[StageWeights, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vllm_operator.sizing.facts import ModelFacts
-from vllm_operator.sizing.layers import Experts, LatentCache, Layer
+from vllm_operator.sizing.kv import LATENT_BLOCK
+from vllm_operator.sizing.layers import Experts, LatentCache, Layer, Linear
 from vllm_operator.sizing.quantization import Format, Scheme
 from vllm_operator.sizing.versions import EngineTerms
 from vllm_operator.sizing.weights import GIB, Shape
@@ -51,8 +52,7 @@ def newer_runner(facts: ModelFacts, load: Load, terms: EngineTerms) -> bool:
     """
     if not terms.two_runners:
         return True
-    hybrid = any(layer.cache is not None and not hasattr(layer.cache, "kv_heads") for layer in facts.layers)
-    return not (facts.is_moe or hybrid or load.speculative)
+    return not (facts.is_moe or facts.has_states or facts.is_latent or load.speculative)
 
 
 def sampler_bytes(facts: ModelFacts, load: Load) -> int:
@@ -65,22 +65,31 @@ def sampler_bytes(facts: ModelFacts, load: Load) -> int:
 
 
 def non_torch(shape: Shape) -> Bytes:
-    """Modules, cuBLAS and NCCL outside torch's allocator: 0.22 to 0.25 GiB on one GPU, 0.5 to 1.4 over several.
+    """Modules, cuBLAS and NCCL outside torch's allocator, and what the allocator does not split off large tensors.
 
-    Source: measured.
+    Measured: 0.22 to 0.25 GiB on one GPU and 0.02 to 0.10 GiB unsplit; 0.5 to 0.6 over two to four GPUs; published: up to 1.4 with
+    experts dealt out. The lowest published value on one GPU is 0.13.
     """
     if shape.gpus == 1:
-        return Bytes(0.14 * GIB, 0.26 * GIB)
-    return Bytes(0.30 * GIB, 0.75 * GIB) if not shape.expert else Bytes(0.5 * GIB, 1.2 * GIB)
+        return Bytes(0.14 * GIB, 0.34 * GIB)
+    return Bytes(0.5 * GIB, 1.2 * GIB) if shape.expert else Bytes(0.35 * GIB, 0.75 * GIB)
 
 
-def logits_bytes(facts: ModelFacts, load: Load, shape: Shape) -> int:
-    """Logits of every sequence: 16 bit, a 32-bit copy, and the gathered 16-bit rows.
+NEWER_LOGITS = 6
+"""Bytes of a logit at the sampler's peak on the newer runner: the 16-bit row and its 32-bit copy."""
 
-    Source: v1/worker/gpu/sample/sampler.py.
+OLDER_LOGITS = 14
+"""On the older runner: 16-bit row, 32-bit copy, probabilities and the random numbers they are divided by, 32 bit each."""
+
+
+def logits_bytes(facts: ModelFacts, load: Load, shape: Shape, *, newer: bool) -> float:
+    """The sampler's peak: logits of every sequence and the hidden states of all tokens they are picked from.
+
+    Over several ranks the gathered rows are 16 bit, too (v1/worker/gpu/sample/sampler.py, v1/sample/sampler.py).
     """
-    gathered = 2 if shape.tensor > 1 else 0
-    return load.sequences * facts.vocabulary * (8 + gathered)
+    gathered = 2 / shape.tensor if shape.tensor > 1 else 0
+    each = (NEWER_LOGITS if newer else OLDER_LOGITS) + gathered
+    return load.sequences * facts.vocabulary * each + 2.0 * load.batched_tokens * facts.hidden
 
 
 def _quantised_input(fmt: Format, columns: int) -> float:
@@ -99,35 +108,42 @@ def _quantised_input(fmt: Format, columns: int) -> float:
 def dense_token_bytes(facts: ModelFacts, layer: Layer, tp: int) -> float:
     """Bytes of one token at the widest moment of a layer's forward pass.
 
-    Held all the while: the caller's hidden state, the attention's output, the residual (3 * hidden). Then
-    either gate, up and their
-    product together, or, where the code keeps gate and up (qwen2.py Qwen2MLP), those with the last matrix'
-    input and output.
+    Attention: the hidden state (normed in place), the residual, queries, keys, values and the output. Feed-forward: hidden state,
+    attention's output and residual, then either gate, up and their product, or, where the code keeps gate and up (qwen2.py
+    Qwen2MLP), those with the last matrix' input and output.
     """
-    hidden = facts.hidden
-    widest = 0.0
+    hidden, widest = facts.hidden, 0.0
+    qkv, out = layer.linear("qkv_proj"), layer.linear("o_proj")
+    if qkv and out:
+        widest = 2.0 * (2 * hidden + sum(qkv.outputs_per_rank(tp)) + out.inputs_per_rank(tp))
     for first in layer.linears:
-        if first.name not in {"gate_up_proj", "up_proj"}:
-            continue
-        both = sum(first.outputs_per_rank(tp))
-        one = both // len(first.outputs)
-        down = layer.linear("down_proj")
-        quantised = _quantised_input(down.format, one) if down else 0.0
-        product = 2 * (both + one)
-        last = 2 * (one + hidden + (both if facts.keeps_gate_up else 0)) + quantised
-        widest = max(widest, product, last)
-    qkv = layer.linear("qkv_proj")
-    if qkv is not None:
-        total = sum(qkv.outputs_per_rank(tp))
-        widest = max(widest, 2 * (2 * total + hidden))
-    return 2 * 3 * hidden + widest
+        if first.name in {"gate_up_proj", "up_proj"}:
+            widest = max(widest, 2 * 3 * hidden + _feed_forward_bytes(facts, layer, first, tp))
+    return widest
 
 
-def experts_token_bytes(experts: Experts, tp: int, *, expert: bool) -> float:
-    """Bytes of one token in the experts' workspaces (fused_moe/experts/triton_moe.py workspace_shapes)."""
+def _feed_forward_bytes(facts: ModelFacts, layer: Layer, first: Linear, tp: int) -> float:
+    both = sum(first.outputs_per_rank(tp))
+    one = both // len(first.outputs)
+    down = layer.linear("down_proj")
+    quantised = _quantised_input(down.format, one) if down else 0.0
+    last = 2 * (one + facts.hidden + (both if facts.keeps_gate_up else 0)) + quantised
+    return max(2.0 * (both + one), last)
+
+
+def experts_token_bytes(experts: Experts, tp: int, *, expert: bool) -> Held:
+    """Bytes of one token in the experts: what a workspace keeps, and what comes and goes.
+
+    fused_moe/experts/triton_moe.py workspace_shapes: two buffers, kept by v1/worker/workspace.py; the output shares the first. MXFP4's kernels
+    (gpt_oss_triton_kernels_moe.py) keep none: gathered input, gate and up, their product, and the output by expert.
+    """
     share = experts.intermediate if expert else experts.intermediate // tp
-    up = share * (2 if experts.gated else 1)
-    return 2 * experts.top_k * (max(share, experts.hidden) + max(up, experts.hidden))
+    up, hidden = share * (2 if experts.gated else 1), experts.hidden
+    if experts.format.scheme is Scheme.MXFP4:
+        return Held(0.0, 2.0 * experts.top_k * (up + share + 2 * hidden))
+    buffers = 2.0 * experts.top_k * (max(share, hidden) + max(up, hidden))
+    quantised = _quantised_input(experts.format, hidden) + experts.top_k * _quantised_input(experts.format, share)
+    return Held(buffers, quantised)
 
 
 def latent_bytes(facts: ModelFacts, load: Load, tp: int) -> float:
@@ -136,42 +152,115 @@ def latent_bytes(facts: ModelFacts, load: Load, tp: int) -> float:
     up = layer.linear("kv_b_proj") if layer else None
     if up is None:
         return 0.0
-    chunk = min(max(8 * load.length, 4 * load.sequences * 64), 65536)
-    return chunk * sum(up.outputs_per_rank(tp)) * 2
+    chunk = min(max(8 * load.length, 4 * load.sequences * LATENT_BLOCK), 65536)
+    return chunk * sum(up.outputs_per_rank(tp)) * 2.0
 
 
-def transient(facts: ModelFacts, load: Load, shape: Shape) -> Bytes:
-    """Peak of torch's memory in the profile run above what stays allocated."""
-    tokens = load.batched_tokens
-    kinds = {id(layer): layer for layer in facts.layers}.values()
-    stack, routed = 0.0, 0.0
-    for layer in kinds:
-        stack = max(stack, dense_token_bytes(facts, layer, shape.tensor))
+ROUTER_WORKSPACE = 40 * MIB
+"""A second cuBLAS workspace for the router's 32-bit product, and what is kept beside it (measured: 26 to 61 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes that stay allocated after the profile run, and bytes that come and go on top of them."""
+
+    kept: float
+    passing: float
+
+
+def stack(facts: ModelFacts, load: Load, shape: Shape) -> Held:
+    """The widest layer's forward pass over all batched tokens."""
+    kept, passing = 0.0, 0.0
+    for layer in {id(layer): layer for layer in facts.layers}.values():
+        wide = dense_token_bytes(facts, layer, shape.tensor)
         if layer.experts:
-            routed = max(routed, experts_token_bytes(layer.experts, shape.tensor, expert=shape.expert))
-    held = 2 * 4 * facts.hidden
-    body = max(tokens * stack, tokens * (routed + held)) + latent_bytes(facts, load, shape.tensor)
-    low = max(body, logits_bytes(facts, load, shape)) + CUBLAS_WORKSPACE
-    compiled = 1.0 if load.enforce_eager else 1.25
-    return Bytes(low, low * compiled + (0.25 * GIB if facts.is_moe else 0.05 * GIB))
+            routed = experts_token_bytes(layer.experts, shape.tensor, expert=shape.expert)
+            kept = max(kept, routed.kept)
+            wide = max(wide, 3 * 2 * facts.hidden + routed.passing)
+        passing = max(passing, wide)
+    tokens = load.batched_tokens
+    routers = ROUTER_WORKSPACE if facts.is_moe else 0.0
+    return Held(tokens * kept + routers + latent_bytes(facts, load, shape.tensor), tokens * passing)
+
+
+COMPILED = 1.27
+"""Most that a cold compile's autotuning adds to a plain dense model's peak (measured: 1.01 to 1.26)."""
+
+WIDE = 2.1
+"""The same for Gemma 2 and 3, whose norms and activation are compiled apart (measured: 2.0)."""
+
+
+def transient(facts: ModelFacts, load: Load, shape: Shape, terms: EngineTerms) -> Bytes:
+    """Peak of torch's memory in the profile run above the loaded model, what stays allocated included.
+
+    The older runner keeps the last hidden states while it samples.
+    """
+    newer = newer_runner(facts, load, terms)
+    held = stack(facts, load, shape)
+    base = CUBLAS_WORKSPACE + held.kept + (0.0 if newer else 2.0 * load.batched_tokens * facts.hidden)
+    sampled = logits_bytes(facts, load, shape, newer=newer)
+    factor = WIDE if facts.wide_activations else COMPILED
+    high = held.passing if load.enforce_eager and not facts.wide_activations else held.passing * factor
+    routed = (0.1 if facts.has_states or facts.is_moe else 0.02) * GIB
+    return Bytes(base + max(held.passing, sampled), base + max(high, sampled) + routed)
+
+
+@dataclass(frozen=True, slots=True)
+class Captures:
+    """Numbers of CUDA graphs (config/vllm.py _set_cudagraph_sizes)."""
+
+    piecewise: int
+    full: int
+
+
+def captures(load: Load, *, largest: int = 0) -> Captures:
+    """1, 2, 4, then every 8 up to 248, then every 16: up to twice the sequences for pieces, the sequences for whole passes.
+
+    `largest` replaces the limit of pieces where a model sets its own (models/config.py GptOssForCausalLMConfig).
+    """
+
+    def count(limit: int) -> int:
+        return sum(size <= limit for size in (1, 2, 4, *range(8, 256, 8), *range(256, 1025, 16)))
+
+    wanted = largest or min(2 * load.sequences * (1 + load.speculative_tokens), USUAL_LARGEST)
+    top = min(wanted, load.batched_tokens)
+    return Captures(count(top), count(min(top, load.sequences * (1 + load.speculative_tokens))))
+
+
+USUAL_LARGEST = 512
+
+FIRST_CAPTURE = 140 * MIB
+"""The first capture of a pool: workspaces and the largest batch (measured: 130 to 212 MiB)."""
+
+NEWER_ESTIMATE_SPREAD = 1.0 * GIB
+"""What the newer runner's estimate was seen above the formula (Llama 8B on A100, 0.31: 1.2 GiB where the formula says 0.35)."""
 
 
 def graphs(facts: ModelFacts, load: Load, terms: EngineTerms) -> Bytes:
-    """What vLLM sets aside for CUDA graphs (v1/worker/gpu/cudagraph_utils.py profile_cudagraph_memory)."""
-    if load.enforce_eager or (newer_runner(facts, load, terms) and not terms.estimates_graphs):
+    """What vLLM sets aside for CUDA graphs: the first capture, then so much a graph.
+
+    v1/worker/gpu/cudagraph_utils.py profile_cudagraph_memory, v1/worker/gpu_model_runner.py profile_cudagraph_memory. A piecewise
+    graph has one piece a layer, an eighth of a MiB each (measured: 4 MiB for 24 and 32 layers, 6 for 48), 0.6 MiB in layers with
+    recurrent states; a graph of the whole pass takes 1 MiB for 32 layers.
+    """
+    newer = newer_runner(facts, load, terms)
+    if load.enforce_eager or (newer and not terms.estimates_graphs):
         return Bytes(0.0, 0.0)
-    if facts.is_moe or any(not hasattr(layer.cache, "kv_heads") for layer in facts.layers if layer.cache):
-        return Bytes(0.3 * GIB, 1.6 * GIB)
-    return Bytes(0.25 * GIB, 1.0 * GIB)
+    number = captures(load, largest=1024 if facts.captures_1024 else 0)
+    layers = len(facts.layers)
+    piece = layers * (0.6 if facts.has_states else 0.125) * MIB
+    whole = max(1.0, layers / 32) * MIB
+    estimate = FIRST_CAPTURE + max(0, number.piecewise - 1) * piece + max(0, number.full - 1) * whole
+    return Bytes(0.8 * estimate, 1.3 * estimate + (NEWER_ESTIMATE_SPREAD if newer else 0.0))
 
 
 def lora_bytes(facts: ModelFacts, load: Load, tp: int) -> int:
-    """Buffers for adapters: A and B of every matrix in every layer (lora/layers/), 16 bit."""
+    """Buffers for adapters: A and B of every matrix in every layer, of embedding and output layer (lora/layers/), 16 bit."""
     if not load.lora_adapters:
         return 0
-    total = 0
+    total = 2 * (facts.hidden + facts.vocabulary // tp)
     for layer in facts.layers:
         for linear in layer.linears:
             outputs = linear.outputs_per_rank(tp)
-            total += load.lora_rank * (linear.inputs_per_rank(tp) * len(outputs) + sum(outputs))
-    return total * 2 * load.lora_adapters
+            total += linear.inputs_per_rank(tp) * len(outputs) + sum(outputs)
+    return total * 2 * load.lora_rank * load.lora_adapters
