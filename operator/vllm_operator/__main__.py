@@ -18,10 +18,10 @@ from vllm_operator.errors import InvalidSpec, OperatorError, UsageError
 
 COMMANDS = {
     "run": "run the operator",
-    "size": "say how many GPUs of which kind a model needs, and why",
-    "validate": "check resources without a cluster",
-    "render": "print the objects that the operator would create",
-    "diff": "show what applying a resource would change in the cluster",
+    "size": "say which GPUs a model needs, and why",
+    "validate": "check VLLMDeployments in files, without a cluster",
+    "render": "print the children of a VLLMDeployment as YAML, without a cluster",
+    "diff": "show what applying a VLLMDeployment would change in the cluster",
     "crd": "write or check the CustomResourceDefinition",
 }
 

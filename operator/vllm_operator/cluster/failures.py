@@ -68,11 +68,13 @@ def _missing(answer: Refusal) -> OperatorError:
     return Blocked("CRDNotInstalled", f"The API server does not serve this kind ({answer.call}): install its CRD.")
 
 
-def _forbidden(answer: Refusal) -> Blocked:
+def _forbidden(answer: Refusal) -> OperatorError:
     if answer.caused_by("NamespaceTerminating"):
         return Blocked("NamespaceTerminating", "The namespace is being deleted: nothing can be created in it.")
     if "exceeded quota" in answer.message:
         return Blocked("QuotaExceeded", answer.message)
+    if "status unknown for quota" in answer.message:  # a new quota, which nobody has counted yet
+        return Transient(f"{answer.call}: {answer.message}")
     if denied := _DENIED.search(answer.message):
         verb, resource, group = denied.group("verb", "resource", "group")
         what = f"{resource}.{group}" if group else resource
