@@ -24,7 +24,7 @@ class ComponentError(LocalClusterError):
     def __init__(self, name: str, problem: str, log: Path) -> None:
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         self.log_tail = "\n".join(lines[-_LOG_LINES:])
-        super().__init__(f"{name} {problem}; the end of {log}:\n{self.log_tail}")
+        super().__init__(f"{name} {problem}; its last log lines:\n{self.log_tail}")
 
     @property
     def port_taken(self) -> bool:
