@@ -102,7 +102,7 @@ class EnvVar(ApiObject):
     """Name of the variable."""
 
     value: Annotated[str, Field(max_length=4096)] | None = None
-    """Its value."""
+    """The value itself; empty when neither this nor valueFrom is set."""
 
     value_from: EnvSource | None = None
     """Where its value comes from instead."""

@@ -1,0 +1,85 @@
+"""Samples: each is valid, small enough for its GPUs, and says what it shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from corpus import PREREQUISITES, Sample, samples
+from vllm_operator.api.parse import parse_manifest
+from vllm_operator.cluster import schema_errors
+from vllm_operator.plan import make_plan
+from vllm_operator.plan.types import Defaults, Facts, Plan
+from vllm_operator.render import render
+from vllm_operator.sizing.types import Verdict
+
+SAMPLES = samples()
+WARNED = {
+    "advisory": {"SizeNotSafe"},
+    "bucket-source": {"SizeEstimated"},
+    "unsized": {"SizeUnchecked", "RemoteCode"},
+}
+# Rows that one VLLMDeployment can show by itself.
+ROWS = {
+    *(f"S{row}" for row in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 23)),
+    *(f"B{row}" for row in (1, 2, 4, 6, 7, 10, 14, 15)),
+}
+
+
+def _plan(sample: Sample) -> Plan:
+    return make_plan(parse_manifest(sample.document), Defaults(), Facts())
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_sample_fits_and_renders(sample: Sample) -> None:
+    plan = _plan(sample)
+    assert plan.refusal is None
+    assert {warning.reason for warning in plan.warnings} == WARNED.get(sample.name, set())
+    assert [error for manifest in render(plan) for error in schema_errors(manifest)] == []
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_sample_is_sized_from_facts(sample: Sample) -> None:
+    sizing = _plan(sample).sizing
+    assert sizing is not None
+    expected = {"cpu": Verdict.SKIPPED, "unsized": Verdict.SKIPPED, "bucket-source": Verdict.ESTIMATED}
+    if sample.name != "advisory":
+        assert sizing.verdict is expected.get(sample.name, Verdict.FITS)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_comment_says_what_it_shows(sample: Sample) -> None:
+    lines = sample.comment.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert re.search(r"\b(Covers|cover)\b", sample.comment)
+    assert set(re.findall(r"\b[SB]\d+\b", sample.comment)) <= ROWS
+    assert sample.document["metadata"] == {"name": sample.name}
+
+
+def test_samples_cover_every_row_that_a_resource_can_show() -> None:
+    named = {row for sample in SAMPLES for row in re.findall(r"\b[SB]\d+\b", sample.comment)}
+    assert named == ROWS
+
+
+def test_prerequisites_hold_what_the_samples_refer_to() -> None:
+    objects = {(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(PREREQUISITES.read_text()) if one}
+    specs = [parse_manifest(sample.document).spec for sample in SAMPLES]
+    secrets = {spec.model.token_secret_ref.name for spec in specs if spec.model.token_secret_ref}
+    secrets |= {spec.auth.api_key_secret_ref.name for spec in specs if spec.auth}
+    secrets |= {
+        variable.value_from.secret_key_ref.name
+        for spec in specs
+        for variable in spec.engine.env
+        if variable.value_from and variable.value_from.secret_key_ref
+    }
+    claims = {spec.cache.claim_name for spec in specs if spec.cache.claim_name}
+    claims |= {
+        spec.model.source.removeprefix("pvc://").partition("/")[0]
+        for spec in specs
+        if spec.model.source.startswith("pvc://")
+    }
+    wanted = {*(("Secret", name) for name in secrets), *(("PersistentVolumeClaim", name) for name in claims)}
+    assert len(wanted) == 5
+    assert wanted <= objects
