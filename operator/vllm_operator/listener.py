@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import Key, resource_of
+from vllm_operator.naming import COMPONENT, Key, resource_of
 from vllm_operator.observed import Observed
 from vllm_operator.status.observation import PodTrouble, trouble_of
 
@@ -33,22 +33,23 @@ class Notes:
         self.observed = Observed()
         self.inventory = Inventory()
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
-        self._troubles: dict[Key, dict[str, PodTrouble]] = {}
+        self._troubles: dict[Key, dict[tuple[str, str], PodTrouble]] = {}  # by component and pod
 
-    def trouble(self, key: Key) -> PodTrouble | None:
-        """Why a pod of a resource does not serve: the first by name, so that the answer is stable."""
-        found = self._troubles.get(key)
-        return found[min(found)] if found else None
+    def trouble(self, key: Key, component: str) -> PodTrouble | None:
+        """Why a pod of a component does not start: the first by name, so that the answer is stable."""
+        found = self._troubles.get(key, {})
+        first = min((pod for pod in found if pod[0] == component), default=None)
+        return found[first] if first else None
 
-    def see_pod(self, key: Key, name: str, trouble: PodTrouble | None) -> bool:
-        """Take note of a pod's trouble, or that it has none; true when that is news."""
+    def see_pod(self, key: Key, pod: tuple[str, str], trouble: PodTrouble | None) -> bool:
+        """Take note of the trouble of a pod (component, name), or that it has none; true when that is news."""
         known = self._troubles.get(key, {})
-        if known.get(name) == trouble:
+        if known.get(pod) == trouble:
             return False
         if trouble:
-            self._troubles.setdefault(key, {})[name] = trouble
+            self._troubles.setdefault(key, {})[pod] = trouble
         else:
-            known.pop(name, None)
+            known.pop(pod, None)
             if not known:
                 self._troubles.pop(key, None)
         return True
@@ -91,14 +92,15 @@ class Listener:
             self._queue.add_after(key, _COALESCE_SECONDS)
 
     def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
-        """A server pod was listed, changed or deleted; only its troubles are remembered."""
+        """A pod was listed, changed or deleted; only its troubles are remembered."""
         metadata = body["metadata"]
         name = resource_of(metadata)
         if name is None:
             return
         key = Key(metadata["namespace"], name)
         trouble = None if event == DELETED or "deletionTimestamp" in metadata else trouble_of((body,))
-        if self._notes.see_pod(key, metadata["name"], trouble):
+        component = metadata["labels"].get(COMPONENT, "")
+        if self._notes.see_pod(key, (component, metadata["name"]), trouble):
             self._queue.add_after(key, _COALESCE_SECONDS)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:

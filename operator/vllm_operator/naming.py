@@ -18,6 +18,7 @@ HANDOVER_MANAGER = "vllm-operator-handover"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
 INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
 # Full name of the resource: labels are too short for it (63 against 253 characters).
 RESOURCE_ANNOTATION = f"{GROUP}/resource"
 # What the pod serves, so that a server is only replaced once the cache holds what the new one needs.
@@ -63,7 +64,7 @@ def selector(name: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "vllm",
         INSTANCE: child_name(name),
-        "app.kubernetes.io/component": "server",
+        COMPONENT: "server",
     }
 
 
@@ -72,7 +73,7 @@ def labels(name: str, component: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "vllm",
         INSTANCE: child_name(name),
-        "app.kubernetes.io/component": component,
+        COMPONENT: component,
         MANAGED_BY: FIELD_MANAGER,
     }
 

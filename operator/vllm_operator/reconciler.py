@@ -22,6 +22,7 @@ from vllm_operator.observed import Live, Ref
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Defaults, Facts, LiveClaim, LiveWorkload, Plan
+from vllm_operator.plan.workload import is_at_rest
 from vllm_operator.render import render_child
 from vllm_operator.status import make_status, refused_status
 from vllm_operator.status.observation import (
@@ -196,6 +197,7 @@ class Reconciler:
         withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
         live = observed.get(ref) if withheld else await self._know(key, child.kind, child.name)
         if live and (foreign := _foreign(live, child, done.plan.resource.uid)):
+            observed.forget(key, ref)  # the watch will not tell when it goes
             raise Blocked("NameConflict", foreign)
         if withheld:
             done.withheld = True
@@ -216,10 +218,15 @@ class Reconciler:
             done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
 
     def _is_withheld(self, done: _Pass, live: Live | None) -> bool:
-        """Servers that need other files than the ones that run wait until the cache holds them."""
-        if not preloads(done.plan.resource.spec) or preload_of(self._body(done, kinds.JOB)).complete:
+        """Servers that need other files than the ones that run wait until the cache holds them.
+
+        A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
+        """
+        spec = done.plan.resource.spec
+        if not preloads(spec) or is_at_rest(spec) or preload_of(self._body(done, kinds.JOB)).complete:
             return False
-        return live is None or _live_workload(live).model_digest != done.plan.model_digest
+        running = _live_workload(live) if live else None
+        return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest
 
     async def _hand_over(self, done: _Pass, child: Child) -> None:
         """Park the replicas under a second manager, so that leaving them out of ours does not reset them to 1."""
@@ -268,7 +275,8 @@ class Reconciler:
             preload=preload_of(self._body(done, kinds.JOB)),
             scaling=scaling_of(self._body(done, kinds.AUTOSCALER)),
             claim_phase=(claim.get("status") or {}).get("phase", ""),
-            trouble=self._notes.trouble(done.key),
+            trouble=self._notes.trouble(done.key, "server"),
+            preload_trouble=self._notes.trouble(done.key, "preload"),
             withheld=done.withheld,
             errors=tuple(done.errors),
             notes=tuple(done.notes),

@@ -99,6 +99,8 @@ def _preload_progress(seen: Observation) -> tuple[str, str]:
         return "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
     if seen.plan.resource.spec.suspend:
         return "Suspended", "the download waits until the resource is resumed"
+    if trouble := seen.preload_trouble:
+        return trouble.reason, f"the preload Job's pod does not start: {trouble.message}"
     return "Preloading", "the preload Job downloads the model"
 
 
@@ -160,7 +162,7 @@ def _ready(seen: Observation) -> Finding:
     if obstacle := _obstacle(seen):
         return _no(kind, obstacle[0], obstacle[1])
     if seen.withheld:
-        return _no(kind, "Preloading", _progress(seen))
+        return _no(kind, *_preload_progress(seen))
     if not seen.rollout.complete:
         trouble = seen.trouble
         reason = trouble.reason if trouble else "Updating" if seen.rollout.available else "Starting"

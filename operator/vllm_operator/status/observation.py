@@ -147,7 +147,8 @@ class Observation:
     preload: Preload = Preload()
     scaling: Scaling = Scaling()
     claim_phase: str = ""
-    trouble: PodTrouble | None = None
+    trouble: PodTrouble | None = None  # of a server pod
+    preload_trouble: PodTrouble | None = None  # of the preload Job's pod
     withheld: bool = False  # the servers wait for the cache
     errors: tuple[ChildError, ...] = ()
     notes: tuple[str, ...] = ()  # extras that the cluster cannot hold
