@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, Key, controller_of, digest
+from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, MODEL_ANNOTATION, Key, controller_of, digest
+from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
 Ref = tuple[Kind, str, str]  # kind, namespace, name
 
@@ -83,6 +84,39 @@ def reduce(body: Mapping[str, Any]) -> Live:
         },
         owned=_owned(metadata),
     )
+
+
+def live_claim(live: Live) -> LiveClaim:
+    """What planning must know of a claim."""
+    spec = live.body["spec"]
+    return LiveClaim(
+        size=spec["resources"]["requests"]["storage"],
+        storage_class=spec.get("storageClassName"),
+        access_mode=spec["accessModes"][0],
+        bound=live.body["status"].get("phase") == "Bound",
+        owns_class="storageClassName" in live.owned,
+    )
+
+
+def live_workload(live: Live) -> LiveWorkload:
+    """What planning must know of a Deployment."""
+    spec = live.body["spec"]
+    return LiveWorkload(
+        replicas=spec.get("replicas", 1),
+        owns_replicas="replicas" in live.owned,
+        model_digest=spec["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION, ""),
+    )
+
+
+def claimed_by_others(live: Live, kind: Kind, uid: str) -> str:
+    """Why an object must not be touched by the resource with that uid; empty when it is ours.
+
+    A retained claim has no owner and is known by its label. One that lost its owner reference by hand gets it back.
+    """
+    if live.owner == uid or (not live.owner and live.ours):
+        return ""
+    whose = "another object controls it" if live.owner else "somebody else made it"
+    return f"a {kind} of this name exists and {whose}: rename the resource, or remove the {kind}"
 
 
 class Observed:

@@ -10,19 +10,20 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
 from vllm_operator.errors import Blocked, Conflict, Gone, InvalidSpec, Transient
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
-from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, MANAGED_SELECTOR, MODEL_ANNOTATION, Key, child_name
-from vllm_operator.observed import Live, Ref
+from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import preloads
-from vllm_operator.plan.types import Child, Defaults, Facts, LiveClaim, LiveWorkload, Plan
+from vllm_operator.plan.types import Child, Defaults, Facts, Plan
 from vllm_operator.plan.workload import is_at_rest
+from vllm_operator.ports import Api, Events, Object
 from vllm_operator.render import render_child
 from vllm_operator.status import make_status, refused_status
 from vllm_operator.status.observation import (
@@ -32,41 +33,6 @@ from vllm_operator.status.observation import (
     rollout_of,
     scaling_of,
 )
-
-Object = dict[str, Any]
-Objects = list[Object]
-
-
-class Api(Protocol):
-    """What a pass needs of the API server; see `cluster.Cluster`."""
-
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """A live object."""
-
-    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
-        """All objects of a kind."""
-
-    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
-        """The metadata of all objects of a kind."""
-
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
-        """Server-side apply."""
-
-    async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
-        """Server-side apply of a resource's status."""
-
-    async def serves(self, kind: Kind) -> bool:
-        """Whether the API server knows a kind."""
-
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
-        """Delete one very object."""
-
-
-class Events(Protocol):
-    """Where Kubernetes Events go; see `recorder.Recorder`."""
-
-    async def record(self, resource: Resource, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Tell the user something, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +139,8 @@ class Reconciler:
         workload = observed.get((kinds.DEPLOYMENT, namespace, child_name(key.name)))
         return Facts(
             offers=self._notes.inventory.offers(),
-            claim=_live_claim(claim) if claim else None,
-            workload=_live_workload(workload) if workload else None,
+            claim=live_claim(claim) if claim else None,
+            workload=live_workload(workload) if workload else None,
             previous_product=((body.get("status") or {}).get("sizing") or {}).get("gpu", ""),
         )
 
@@ -196,7 +162,7 @@ class Reconciler:
         ref: Ref = (child.kind, key.namespace, child.name)
         withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
         live = observed.get(ref) if withheld else await self._know(key, child.kind, child.name)
-        if live and (foreign := _foreign(live, child, done.plan.resource.uid)):
+        if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid)):
             observed.forget(key, ref)  # the watch will not tell when it goes
             raise Blocked("NameConflict", foreign)
         if withheld:
@@ -225,7 +191,7 @@ class Reconciler:
         spec = done.plan.resource.spec
         if not preloads(spec) or is_at_rest(spec) or preload_of(self._body(done, kinds.JOB)).complete:
             return False
-        running = _live_workload(live) if live else None
+        running = live_workload(live) if live else None
         return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest
 
     async def _hand_over(self, done: _Pass, child: Child) -> None:
@@ -332,34 +298,3 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _live_claim(live: Live) -> LiveClaim:
-    spec = live.body["spec"]
-    return LiveClaim(
-        size=spec["resources"]["requests"]["storage"],
-        storage_class=spec.get("storageClassName"),
-        access_mode=spec["accessModes"][0],
-        bound=live.body["status"].get("phase") == "Bound",
-        owns_class="storageClassName" in live.owned,
-    )
-
-
-def _live_workload(live: Live) -> LiveWorkload:
-    spec = live.body["spec"]
-    return LiveWorkload(
-        replicas=spec.get("replicas", 1),
-        owns_replicas="replicas" in live.owned,
-        model_digest=spec["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION, ""),
-    )
-
-
-def _foreign(live: Live, child: Child, uid: str) -> str:
-    """Why an object of that name must not be touched; empty when it is ours.
-
-    A retained claim has no owner and is known by its label. One that lost its owner reference by hand gets it back.
-    """
-    if live.owner == uid or (not live.owner and live.ours):
-        return ""
-    whose = "another object controls it" if live.owner else "somebody else made it"
-    return f"a {child.kind} of this name exists and {whose}: rename the resource, or remove the {child.kind}"

@@ -44,6 +44,11 @@ def replicas(spec: Spec) -> int | None:
     return None if spec.autoscaling else spec.replicas
 
 
+def is_at_rest(spec: Spec) -> bool:
+    """Whether no replica is asked for."""
+    return replicas(spec) == 0
+
+
 def handover(spec: Spec, live: LiveWorkload | None) -> int | None:
     """Replicas to park under the hand-over manager before they are let go.
 

@@ -1,0 +1,44 @@
+"""What a pass needs of the outside world, as protocols: the API server and a place for Events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from vllm_operator.api.parse import Resource
+from vllm_operator.kinds import Kind
+from vllm_operator.naming import FIELD_MANAGER
+
+Object = dict[str, Any]
+Objects = list[Object]
+
+
+class Api(Protocol):
+    """What a pass needs of the API server; see `cluster.Cluster`."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """A live object."""
+
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
+        """All objects of a kind."""
+
+    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
+        """The metadata of all objects of a kind."""
+
+    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+        """Server-side apply."""
+
+    async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
+        """Server-side apply of a resource's status."""
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows a kind."""
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
+        """Delete one very object."""
+
+
+class Events(Protocol):
+    """Where Kubernetes Events go; see `recorder.Recorder`."""
+
+    async def record(self, resource: Resource, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Tell the user something, once."""
