@@ -1,3 +1,16 @@
-"""Fixtures of every test below: see localcluster/README.md."""
+"""Options and profiles of every test below; fixtures of the cluster: see localcluster/README.md."""
+
+import pytest
+from hypothesis import settings
 
 pytest_plugins = ["localcluster.fixtures"]
+
+# The same examples on every run, so that a run never fails by luck. To look for new ones: --hypothesis-profile=explore
+settings.register_profile("pinned", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile("pinned")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the option that `make golden` uses."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what is rendered now")

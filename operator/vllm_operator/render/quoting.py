@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 
 from jinja2 import PackageLoader, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# JSON is YAML, but for characters that YAML wants escaped and JSON leaves alone (C1 controls, separators, BOM, lone
-# surrogates). Non-ASCII text must not be escaped the JSON way: YAML would read a pair of surrogates as two characters.
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+# JSON strings are YAML, but for characters that YAML wants escaped and JSON leaves alone (C1 controls, separators,
+# BOM). Non-ASCII text must not be escaped the JSON way: YAML would read a pair of surrogates as two characters.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_LONGEST_KEY = 1000  # beyond 1024 characters YAML's parsers want a key to be announced by "? "
 
 
 class Fragment(str):
@@ -26,8 +28,32 @@ def quote(value: object) -> str:
         return str(value)
     if isinstance(value, Undefined):
         return str(value)  # StrictUndefined raises here
-    text = json.dumps(value, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _flow(value)
+
+
+def _flow(value: object) -> str:
+    if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)
+        return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(str(key))}: {_flow(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, float):
+        return _float(value)
+    return json.dumps(value)
+
+
+def _key(key: str) -> str:
+    text = _flow(key)
+    return text if len(text) < _LONGEST_KEY else f"? {text} "
+
+
+def _float(value: float) -> str:
+    """YAML 1.1 takes 1e-07 for a word: its floats have a point."""
+    mantissa, exponent, digits = repr(value).partition("e")
+    point = "" if "." in mantissa or not exponent else ".0"
+    return f"{mantissa}{point}{exponent}{digits}"
 
 
 def _block(text: str, width: int) -> Fragment:
