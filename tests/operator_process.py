@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def manifests() -> list[dict[str, Any]]:
 def install(kubectl: Kubectl) -> None:
     """Apply install.yaml but for the Deployment, whose part a process plays, and wait until it is in force."""
     objects = [one for one in manifests() if one["kind"] != "Deployment"]
+    kubectl = replace(kubectl, namespace=None)
     kubectl.apply(objects, "--server-side", "--force-conflicts")
     kubectl("wait", "--for=condition=Established", "crd/vllmdeployments.vllm-operator.dev", "--timeout=30s")
     wait_for(lambda: _may(kubectl, "list", "nodes"), message=f"{USER} may do what its ClusterRole says")

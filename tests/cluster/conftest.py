@@ -14,6 +14,16 @@ from operator_process import OperatorProcess
 _FAILED = pytest.StashKey[bool]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the marks of these tests mean."""
+    config.addinivalue_line("markers", "runs_last: looks back on the whole run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks back comes last; the order is otherwise left as it is."""
+    items.sort(key=lambda item: item.get_closest_marker("runs_last") is not None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember that a test failed, so that what it leaves behind can be shown."""
