@@ -256,4 +256,12 @@ class Cluster:
             raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             return refusal(str(call), response.status, response.headers, body)
+        return _decoded(call, body)
+
+
+def _decoded(call: _Call, body: bytes) -> Object:
+    """An answer of 200 that is no JSON object comes from something between us and the API server."""
+    try:
         return dict(json.loads(body))
+    except (ValueError, TypeError) as error:
+        raise Transient(f"{call}: the answer is no JSON object") from error

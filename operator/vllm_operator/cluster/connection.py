@@ -12,6 +12,9 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from vllm_operator.errors import UsageError
 
+# What the client's loader raises on files that are missing, no YAML, or YAML of another shape.
+_UNUSABLE = (ConfigException, OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -47,9 +50,9 @@ async def load(configuration: Configuration, kubeconfig: str | None, context: st
             return
         path = path or _default_kubeconfig()
         await load_kube_config(path, context, client_configuration=configuration, persist_config=False)
-    except (ConfigException, OSError, yaml.YAMLError) as error:
+    except _UNUSABLE as error:
         source = f"the kubeconfig {path}" if path else "the service account of this pod"
-        raise UsageError(f"Cannot connect with {source}: {error}") from error
+        raise UsageError(f"Cannot connect with {source}: {' '.join(str(error).split())}") from error
 
 
 async def describe(configuration: Configuration) -> Connection:
