@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -43,24 +43,52 @@ def _owned_problem(name: str, owned: str, field: str) -> Problem:
     return Problem(FIELD, f"{spelled} is set by the operator: {instead}")
 
 
+def _short(name: str, flags: Flags) -> str | None:
+    """The short form that an argument is or begins with: `-q`, and `-qfp8` with its value attached."""
+    if name in flags.short:
+        return name
+    return name[:2] if name[:2] in flags.short else None
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """The flag itself, and `--enforce-eager` for `--no-enforce-eager`: both set the same option."""
+    return (name, f"--{name.removeprefix('--no-')}") if name.startswith("--no-") else (name,)
+
+
+def _abbreviated(name: str, flags: Flags) -> str | None:
+    """The owned flag that a name abbreviates: to vLLM's parser any unambiguous beginning of a flag is that flag."""
+    if name in ("-", "--"):
+        return None
+    known = (*flags.owned, *flags.short)
+    return next((owned for spelled in _spellings(name) for owned in known if owned.startswith(spelled)), None)
+
+
 def _problem(argument: str, flags: Flags) -> Problem | None:
     name = _name(argument)
-    if name in flags.short:
-        owned = flags.short[name]
-        return _owned_problem(name, owned, flags.owned[owned])
-    if name in flags.owned:
-        return _owned_problem(name, name, flags.owned[name])
+    if short := _short(name, flags):
+        owned = flags.short[short]
+        return _owned_problem(short, owned, flags.owned[owned])
+    for spelled in _spellings(name):
+        if spelled in flags.owned:
+            return _owned_problem(name, name, flags.owned[spelled])
     if name in flags.removed:
         return Problem(FIELD, f"{name} was removed from vLLM: use {flags.removed[name]}")
-    # vLLM's parser takes any unambiguous beginning of a flag, so --tensor-parallel would pass behind our back.
-    longer = [owned for owned in flags.owned if owned.startswith(name)]
-    if longer and len(name) > len("--"):
-        return Problem(FIELD, f"{name} abbreviates {longer[0]}, which is set by the operator: write flags in full")
+    if " " in name:
+        return Problem(FIELD, f"{argument!r} is one word to vLLM: make the flag and its value two entries")
+    if longer := _abbreviated(name, flags):
+        return Problem(FIELD, f"{name} abbreviates {longer}, which is set by the operator: write flags in full")
     return None
 
 
-def check_extra_args(arguments: Iterable[str]) -> tuple[Problem, ...]:
+def _first_word(arguments: Sequence[str]) -> tuple[Problem, ...]:
+    if not arguments or arguments[0].startswith("-"):
+        return ()
+    sentence = f"must begin with a flag: {arguments[0]!r} would be a value of the operator's last flag"
+    return (Problem(FIELD, sentence),)
+
+
+def check_extra_args(arguments: Sequence[str]) -> tuple[Problem, ...]:
     """What is wrong with the flags among `arguments`; values of flags are not looked at."""
     flags = known_flags()
     found = (_problem(argument, flags) for argument in arguments if argument.startswith("-"))
-    return tuple(problem for problem in found if problem)
+    return (*_first_word(arguments), *(problem for problem in found if problem))
