@@ -10,8 +10,10 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import install_manifest
 from vllm_operator.api import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +28,13 @@ class Generated:
     make: Callable[[], str]
 
 
-FILES = (Generated("docs/reference.md", reference.markdown),)
+_CHART = "charts/vllm-operator"
+FILES = (
+    Generated("docs/reference.md", reference.markdown),
+    Generated("manifests/install.yaml", install_manifest.install_yaml),
+    Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
+    Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),
+)
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
