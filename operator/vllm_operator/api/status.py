@@ -70,7 +70,7 @@ class ModelStatus(ApiObject):
     """First served name."""
 
     commit: str = ""
-    """Commit or revision that is served."""
+    """Commit that is served, when the revision names one."""
 
     architecture: str = ""
     """Architecture class of the model."""

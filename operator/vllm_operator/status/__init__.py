@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from vllm_operator.plan.types import Plan
 from vllm_operator.sizing.types import Sizing
 from vllm_operator.status.conditions import Finding, findings
 from vllm_operator.status.observation import Observation
+
+# A branch or tag is not what is served: only a full hash says that.
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 __all__ = ["Observation", "make_status", "refused_status"]
 
@@ -78,7 +82,7 @@ def _model(plan: Plan) -> dict[str, Any] | None:
     sizing = plan.sizing
     status = {
         "name": model.name,
-        "commit": model.revision,
+        "commit": model.revision if _COMMIT.fullmatch(model.revision) else "",
         "architecture": getattr(model.facts, "architecture", ""),
         "weights": f"{plan.weights_gib:.2f}Gi" if plan.weights_gib else "",
         "maxLength": sizing.max_length if sizing else None,
