@@ -14,6 +14,9 @@ from vllm_operator.sizing.layers import AttentionCache, Experts, LatentCache, La
 from vllm_operator.sizing.quantization import Format, Quantization
 from vllm_operator.sizing.reader import ModelConfigError, Reader
 
+CACHE_SCALES = 16
+"""Scales of queries, keys, values and probabilities that every attention layer keeps, 32 bit each (attention.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
@@ -88,7 +91,7 @@ def attention(blue: Blueprint, prefix: str, heads: Heads) -> Layer:
         blue.hidden,
         (Output(queries), keys, keys),
         Shard.COLUMN,
-        blue.format(f"{prefix}.self_attn.q_proj"),
+        blue.format(f"{prefix}.{family.attention_name}.q_proj"),
         bias=bias if family.qkv_bias is None else family.qkv_bias,
     )
     out = Linear(
@@ -96,15 +99,15 @@ def attention(blue: Blueprint, prefix: str, heads: Heads) -> Layer:
         heads.count * size,
         (Output(blue.hidden),),
         Shard.ROW,
-        blue.format(f"{prefix}.self_attn.o_proj"),
+        blue.format(f"{prefix}.{family.attention_name}.o_proj"),
         bias=bias if family.o_bias is None else family.o_bias,
     )
     replicated, sharded = _qk_norm_bytes(blue, heads)
     return Layer(
         linears=(qkv, out),
         cache=AttentionCache(heads.kv, size, size, heads.window, heads.chunk),
-        replicated_bytes=replicated,
-        sharded_bytes=sharded + (heads.count * 4 if family.sinks else 0),
+        replicated_bytes=replicated + CACHE_SCALES,
+        sharded_bytes=sharded + (heads.count * 2 if family.sinks else 0),
     )
 
 
@@ -117,7 +120,8 @@ def _qk_norm_bytes(blue: Blueprint, heads: Heads) -> tuple[int, int]:
     if kind is QKNorm.HEAD:
         return 2 * heads.size * width, 0
     if kind is QKNorm.FULL:
-        return 0, (heads.count + heads.kv) * heads.size * width
+        both = (heads.count + heads.kv) * heads.size * width
+        return (0, both) if blue.family.rope else (both, 0)  # the Transformers backend repeats them
     return 0, 0
 
 
@@ -141,12 +145,35 @@ def latent_attention(blue: Blueprint, prefix: str) -> Layer:
         up = linear("q_proj", hidden, (heads * (nope + rope),), Shard.COLUMN, "q_proj")
     kv_up = linear("kv_b_proj", latent, (heads * (nope + value),), Shard.COLUMN, "kv_b_proj")
     out = linear("o_proj", heads * value, (hidden,), Shard.ROW, "o_proj")
-    return Layer(
+    index = indexer(blue, prefix, query) if blue.family.indexer else Layer()
+    body = Layer(
         linears=(down, up, kv_up, out),
-        cache=LatentCache(latent + rope),
-        replicated_bytes=(query + latent) * width,
+        cache=LatentCache(latent + rope, index_bytes=index_cache_bytes(reader) if blue.family.indexer else 0),
+        replicated_bytes=(query + latent) * width + CACHE_SCALES,
         absorbed_bytes=heads * (nope + value) * latent * width,
     )
+    return merge(body, index)
+
+
+def indexer(blue: Blueprint, prefix: str, query: int) -> Layer:
+    """The index of sparse attention (deepseek_v2.py Indexer), the same on every rank."""
+    size, heads = blue.reader.positive("index_head_dim"), blue.reader.positive("index_n_heads")
+    name = f"{prefix}.self_attn.indexer"
+    queries = Linear("wq_b", query, (Output(size * heads),), Shard.REPLICATED, blue.format(f"{name}.wq_b"))
+    keys = Linear("wk_weights_proj", blue.hidden, (Output(size), Output(heads)), Shard.REPLICATED, blue.dense)
+    return Layer((queries, keys), replicated_bytes=2 * size * 4)
+
+
+def index_cache_bytes(reader: Reader) -> int:
+    """Bytes of a token in the index's own cache: FP8 keys and a 32-bit scale for every 128 of them."""
+    size = reader.positive("index_head_dim")
+    return size + size // 128 * 4
+
+
+def expert_norms(blue: Blueprint) -> Layer:
+    """What Gemma 4 adds where experts stand beside a dense block: three norms and the router's scales."""
+    width = blue.dense.bits // 8
+    return Layer(replicated_bytes=(4 * blue.hidden + expert_count(blue.reader) + 2) * width)
 
 
 def feed_forward(blue: Blueprint, prefix: str, intermediate: int, name: str = "mlp") -> Layer:
@@ -194,14 +221,15 @@ def experts(blue: Blueprint, prefix: str) -> Layer:
     reader, family, count = blue.reader, blue.family, expert_count(blue.reader)
     intermediate = reader.positive("moe_intermediate_size", "intermediate_size")
     top_k = reader.positive("num_experts_per_tok", "moe_topk", "experts_per_token", "top_k_experts")
+    latent = reader.optional("moe_latent_size") or 0
     if top_k > count:
         raise ModelConfigError(f"num_experts_per_tok is {top_k}, but there are {count} experts")
     routed = Experts(
         count,
         top_k,
-        blue.hidden,
+        latent or blue.hidden,
         intermediate,
-        blue.format(f"{prefix}.mlp.experts", experts=True),
+        blue.format(f"{prefix}.{family.experts_name}.experts", experts=True),
         gated=family.gated,
         bias=bool(family.mlp_bias),
     )
@@ -214,7 +242,18 @@ def experts(blue: Blueprint, prefix: str) -> Layer:
         bias=family.router_bias,
     )
     correction = 4 * count if _corrects_scores(reader) else 0
-    return merge(Layer((router,), routed, replicated_bytes=correction), _shared_expert(blue, prefix, intermediate))
+    narrow = _latent_projections(blue, prefix, latent) if latent else ()
+    body = Layer((router, *narrow), routed, replicated_bytes=correction)
+    return merge(body, _shared_expert(blue, prefix, intermediate))
+
+
+def _latent_projections(blue: Blueprint, prefix: str, latent: int) -> tuple[Linear, ...]:
+    """Experts of a smaller hidden size: into it and back (nemotron_h.py NemotronHMoE)."""
+    name, hidden = f"{prefix}.mixer", blue.hidden
+    return (
+        Linear("fc1_latent_proj", hidden, (Output(latent),), Shard.REPLICATED, blue.format(f"{name}.fc1_latent_proj")),
+        Linear("fc2_latent_proj", latent, (Output(hidden),), Shard.REPLICATED, blue.format(f"{name}.fc2_latent_proj")),
+    )
 
 
 def _corrects_scores(reader: Reader) -> bool:
@@ -222,7 +261,11 @@ def _corrects_scores(reader: Reader) -> bool:
     return (
         reader.word("topk_method") == "noaux_tc"
         or reader.flag("use_routing_bias")
-        or reader.word("model_type") == "glm4_moe"
+        or reader.word("model_type")
+        in {
+            "glm4_moe",
+            "nemotron_h",
+        }
     )
 
 
@@ -236,7 +279,9 @@ def _shared_expert(blue: Blueprint, prefix: str, intermediate: int) -> Layer:
         gate = Linear("shared_expert_gate", blue.hidden, (Output(1),), Shard.REPLICATED, blue.dense)
         return merge(shared, Layer((gate,)))
     number = reader.optional("n_shared_experts", "num_shared_experts") or 0
-    return feed_forward(blue, prefix, intermediate * number, "mlp.shared_experts") if number else Layer()
+    each = reader.optional("moe_shared_expert_intermediate_size") or intermediate
+    name = f"{blue.family.experts_name}.shared_experts"
+    return feed_forward(blue, prefix, each * number, name) if number else Layer()
 
 
 def norms(blue: Blueprint) -> Layer:

@@ -13,6 +13,7 @@ from vllm_operator.sizing.blueprint import (
     Blueprint,
     Heads,
     attention,
+    expert_norms,
     experts,
     feed_forward,
     has_experts,
@@ -53,11 +54,13 @@ class ModelFacts:
     head_format: Format = SIXTEEN_BIT  # of the output layer
     dense_bits: int = 16
     rope_bytes: int = 0
+    rope_bytes_older: int = 0  # the same up to vLLM 0.30
     position_bytes: int = 0  # learned position embeddings
     vision_bytes: int = 0  # encoders, replicated or divided as `vision_sharded_bytes` says
     vision_sharded_bytes: int = 0
     quantization: str | None = None
     kv_cache_dtype: str = "auto"  # what the checkpoint asks for
+    head_bias: bool = False
     pipeline: bool = True
     known: bool = True  # the architecture has a row; otherwise sizes are arranged as in Llama, with a wider band
     keeps_gate_up: bool = False
@@ -113,7 +116,7 @@ def facts_from_config(config: Mapping[str, Any], name: str = "", file_bytes: int
 
 
 def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
-    text = reader.text()
+    text = reader.text().with_defaults()
     family = family_of(reader.words("architectures") or text.words("architectures"))
     quantization = quantization_from_config(reader.config) or quantization_from_config(text.config)
     blue = Blueprint(text, family, quantization, dense())
@@ -131,6 +134,9 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
         tied=text.flag("tie_word_embeddings", default=family.tied),
         head_format=blue.format("lm_head") if _quantizes_head(blue) else dense(),
         rope_bytes=rope_bytes(text, family, blue.head_size),
+        rope_bytes_older=rope_bytes(text, family, blue.head_size, older=True),
+        position_bytes=_positions(text, family, blue.hidden),
+        head_bias=text.flag("lm_head_bias"),
         quantization=quantization.method if quantization else None,
         kv_cache_dtype=quantization.kv_cache_dtype if quantization else "auto",
         pipeline=family.pipeline,
@@ -151,17 +157,25 @@ def schemes_of(layers: tuple[Layer, ...]) -> frozenset[Scheme]:
     return frozenset(linears | {layer.experts.format.scheme for layer in kinds if layer.experts})
 
 
+def _positions(text: Reader, family: Family, hidden: int) -> int:
+    """Bytes of a learned position table, and of the factor on embeddings that Gemma keeps."""
+    if family.learned_positions < 0:
+        return 2 if family.normalizer else 0
+    return (text.positive("max_position_embeddings", default=2048) + family.learned_positions) * hidden * 2
+
+
 def _quantizes_head(blue: Blueprint) -> bool:
     """The output layer stays 16 bit unless the checkpoint names it among its quantised modules."""
     quantization = blue.quantization
     return quantization is not None and any(name == "lm_head" for name, _ in quantization.layers)
 
 
-def max_length(text: Reader) -> int:
-    """The longest sequence the model takes, as vLLM derives it (config/model.py _get_and_verify_max_len).
+SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope"})
+"""Kinds of rope scaling whose factor is in max_position_embeddings already."""
 
-    A yarn-like rope scaling multiplies its original length; other kinds are in max_position_embeddings already.
-    """
+
+def max_length(text: Reader) -> int:
+    """The longest sequence the model takes, as vLLM derives it (config/model.py _get_and_verify_max_len)."""
     keys = (
         "max_position_embeddings",
         "n_positions",
@@ -173,10 +187,10 @@ def max_length(text: Reader) -> int:
     lengths = [length for key in keys if (length := text.optional(key))]
     longest = min(lengths) if lengths else 2048
     scaling = text.section("rope_scaling", "rope_parameters")
-    if scaling and scaling.word("rope_type", "type") == "yarn":
-        original = scaling.optional("original_max_position_embeddings") or longest
-        longest = int(original * scaling.number("factor", default=1.0))
-    return longest
+    if scaling is None or "gemma3" in text.word("model_type"):
+        return longest
+    kind = scaling.word("rope_type", "type", default="default")
+    return longest if kind in SCALED_ALREADY else int(longest * scaling.number("factor", default=1.0))
 
 
 def build_layers(blue: Blueprint) -> tuple[Layer, ...]:
@@ -217,16 +231,28 @@ def _mixer(blue: Blueprint, prefix: str, index: int) -> Layer:
     if blue.family.mixer is Mixer.GATED_DELTA and not is_full_attention(blue.reader, index):
         return gated_delta(blue, prefix)
     window, chunk = local_span(blue, index)
-    return attention(blue, prefix, Heads(blue.heads, blue.kv_heads, blue.head_size, window, chunk))
+    kv, size = blue.kv_heads, blue.head_size
+    if blue.family.global_heads and not window:
+        kv = blue.reader.optional("num_global_key_value_heads") or kv
+        size = blue.reader.optional("global_head_dim") or size
+    return attention(blue, prefix, Heads(blue.heads, kv, size, window, chunk))
 
 
 def _feed_forward(blue: Blueprint, prefix: str, index: int) -> Layer:
-    if has_experts(blue, index):
+    routed = has_experts(blue, index)
+    if routed and not blue.family.dense_beside_experts:
         return experts(blue, prefix)
-    size = blue.reader.optional("intermediate_size_mlp") or blue.reader.positive(
-        "intermediate_size", "ffn_dim", "n_inner"
-    )
-    return feed_forward(blue, prefix, size)
+    dense_block = feed_forward(blue, prefix, intermediate_size(blue))
+    return merge(dense_block, experts(blue, prefix), expert_norms(blue)) if routed else dense_block
+
+
+def intermediate_size(blue: Blueprint) -> int:
+    """Width of the dense feed-forward block."""
+    keys = ("intermediate_size_mlp", "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+    size = blue.reader.optional(*keys)
+    if size is None and blue.family.feed_forward_multiple:
+        return blue.family.feed_forward_multiple * blue.hidden
+    return size or blue.reader.positive("intermediate_size")
 
 
 def is_full_attention(text: Reader, index: int) -> bool:
@@ -267,7 +293,8 @@ def _chunk(text: Reader) -> int:
 
 def head_linear(facts: ModelFacts) -> Linear:
     """The output layer as a matrix, its vocabulary padded to 64 (vocab_parallel_embedding.py)."""
-    return Linear("lm_head", facts.hidden, (Output(padded_vocabulary(facts)),), Shard.COLUMN, facts.head_format)
+    rows = (Output(padded_vocabulary(facts)),)
+    return Linear("lm_head", facts.hidden, rows, Shard.COLUMN, facts.head_format, bias=facts.head_bias)
 
 
 def padded_vocabulary(facts: ModelFacts) -> int:

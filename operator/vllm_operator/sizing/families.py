@@ -48,7 +48,15 @@ class Family:
     pipeline: bool = True
     learned_positions: int = -1  # offset of the position table; negative: rotary
     ropes: int = 1  # rotary tables of different base
-    dense_experts: bool = False  # every layer has experts unless the config says otherwise
+    global_heads: bool = False  # layers that see everything have heads of their own number and size
+    dense_beside_experts: bool = False  # a dense block beside the experts of the same layer
+    feed_forward_multiple: int = 0  # width of the feed-forward block where the config names none, in hidden sizes
+    normalizer: bool = False  # embeddings are multiplied by a stored number
+    rope: bool = True  # position tables are kept (vLLM's own classes; the Transformers backend keeps none)
+    older_positions: int = 1  # rows of a multimodal rope table up to vLLM 0.30, in rows of later ones
+    attention_name: str = "self_attn"  # what a layer's attention is called in checkpoints
+    experts_name: str = "mlp"
+    indexer: bool = False  # sparse attention picks tokens with an index of its own
     router_bits: int = 16
     wide_activations: bool = False
     captures_1024: bool = False
@@ -58,9 +66,23 @@ class Family:
 LLAMA = Family()
 QWEN2 = Family(qkv_bias=True, o_bias=False, keeps_gate_up=True)
 QWEN3 = Family(o_bias=None, qk_norm=QKNorm.HEAD, keeps_gate_up=True)
-GEMMA3 = Family(qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True, wide_activations=True)
+GEMMA3 = Family(
+    qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True, wide_activations=True, normalizer=True
+)
 DEEPSEEK = Family(mixer=Mixer.LATENT, keeps_gate_up=True)
-QWEN35 = Family(mixer=Mixer.GATED_DELTA, qk_norm=QKNorm.HEAD, output_gate=True, keeps_gate_up=True)
+QWEN3VL = Family(qk_norm=QKNorm.HEAD, keeps_gate_up=True, older_positions=4)
+QWEN35 = Family(older_positions=4, mixer=Mixer.GATED_DELTA, qk_norm=QKNorm.HEAD, output_gate=True, keeps_gate_up=True)
+
+GEMMA4 = Family(
+    qk_norm=QKNorm.HEAD,
+    norms=4,
+    tied=True,
+    global_heads=True,
+    normalizer=True,
+    dense_beside_experts=True,
+    keeps_gate_up=True,
+)
+SPARSE = Family(mixer=Mixer.LATENT, keeps_gate_up=True, indexer=True)
 
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": LLAMA,
@@ -78,25 +100,43 @@ FAMILIES: Mapping[str, Family] = {
     "MiMoForCausalLM": QWEN2,
     "Qwen3ForCausalLM": QWEN3,
     "Qwen3MoeForCausalLM": QWEN3,
-    "Qwen3VLForConditionalGeneration": QWEN3,
-    "Qwen3VLMoeForConditionalGeneration": QWEN3,
+    "Qwen3VLForConditionalGeneration": QWEN3VL,
+    "Qwen3VLMoeForConditionalGeneration": QWEN3VL,
     "Qwen3NextForCausalLM": QWEN35,
     "Qwen3_5ForConditionalGeneration": QWEN35,
     "Qwen3_5MoeForConditionalGeneration": QWEN35,
     "GemmaForCausalLM": Family(tied=True, keeps_gate_up=True),
-    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True, wide_activations=True),
+    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True, wide_activations=True, normalizer=True),
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
-    "GlmForCausalLM": LLAMA,
+    "GlmForCausalLM": Family(rope=False),
     "Glm4ForCausalLM": Family(norms=4, keeps_gate_up=True),
     "Glm4MoeForCausalLM": Family(keeps_gate_up=True),
-    "Olmo2ForCausalLM": Family(qk_norm=QKNorm.FULL),
-    "Olmo3ForCausalLM": Family(qk_norm=QKNorm.FULL),
+    "Olmo2ForCausalLM": Family(qk_norm=QKNorm.FULL, rope=False),
+    "Olmo3ForCausalLM": Family(qk_norm=QKNorm.FULL, rope=False),
     "Exaone4ForCausalLM": Family(qk_norm=QKNorm.HEAD),
     "GptOssForCausalLM": Family(
         qkv_bias=True, o_bias=True, router_bias=True, sinks=True, mlp_bias=True, captures_1024=True
     ),
     "MiniMaxM2ForCausalLM": Family(qk_norm=QKNorm.FULL, router_bits=32),
+    "NemotronHForCausalLM": Family(
+        mixer=Mixer.MAMBA,
+        norms=1,
+        gated=False,
+        qkv_bias=False,
+        o_bias=False,
+        attention_name="mixer",
+        experts_name="mixer",
+    ),
+    "Gemma4ForConditionalGeneration": GEMMA4,
+    "Gemma4ForCausalLM": GEMMA4,
+    "OPTForCausalLM": Family(
+        qkv_bias=True, o_bias=True, mlp_bias=True, norm_bias=True, gated=False, tied=True, learned_positions=2
+    ),
+    "FalconForCausalLM": Family(norms=1, norm_bias=True, gated=False, tied=True, feed_forward_multiple=4),
+    "PhiMoEForCausalLM": Family(qkv_bias=True, o_bias=True, norm_bias=True),
+    "DeepseekV32ForCausalLM": SPARSE,
+    "GlmMoeDsaForCausalLM": SPARSE,
     "Llama4ForConditionalGeneration": LLAMA,
     "Llama4ForCausalLM": LLAMA,
     "DeepseekV2ForCausalLM": DEEPSEEK,

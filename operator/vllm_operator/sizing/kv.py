@@ -134,7 +134,7 @@ def spec_of(cache: Cache, request: CacheRequest) -> Spec:
                 return Spec(Kind.CHUNK, page, BLOCK, cache.chunk)
             return Spec(Kind.FULL, page, BLOCK)
         case LatentCache():
-            width = cache.width * (cache.dtype_bytes or request.element_bytes)
+            width = cache.width * (cache.dtype_bytes or request.element_bytes) + cache.index_bytes
             return Spec(Kind.FULL, int(LATENT_BLOCK * width), LATENT_BLOCK)
         case StateCache():
             return Spec(Kind.STATE, _state_bytes(cache, request), 0)

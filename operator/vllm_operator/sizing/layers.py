@@ -101,6 +101,7 @@ class LatentCache:
     """The compressed cache of multi-head latent attention: `width` elements a token, on every rank."""
 
     width: int
+    index_bytes: int = 0  # a token in the index of sparse attention, kept beside
     dtype_bytes: float = 0.0  # set where the element size is fixed, whatever the KV cache dtype is
 
 

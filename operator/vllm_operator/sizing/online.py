@@ -8,6 +8,7 @@ from vllm_operator.sizing.facts import ModelFacts, schemes_of
 from vllm_operator.sizing.layers import Experts, Layer, Linear
 from vllm_operator.sizing.quantization import ONLINE, Format, Scheme
 from vllm_operator.sizing.types import SizingRequest
+from vllm_operator.sizing.versions import terms_of
 
 KEPT = frozenset({"gate", "shared_expert_gate", "conv1d", "kv_b_proj"})
 """Matrices that stay as they are when vLLM quantises while loading."""
@@ -18,6 +19,8 @@ def as_requested(facts: ModelFacts, request: SizingRequest) -> ModelFacts:
     if request.dtype in {"float32", "float"} and facts.dense_bits != 32:  # noqa: PLR2004 - bits of a 32-bit float
         wide = Format(bits=32)
         facts = replace(_reformatted(facts, wide), dense_bits=32, head_format=wide)
+    if terms_of(request.engine_version).two_runners:
+        facts = replace(facts, rope_bytes=facts.rope_bytes_older)
     online = ONLINE.get(request.quantization or "")
     if online is None or facts.quantization is not None:
         return facts

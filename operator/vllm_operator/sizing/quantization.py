@@ -39,6 +39,7 @@ class Format:
     group: int = 0  # inputs that share a scale; 0: the whole row
     block: int = 0  # edge of a square block that shares a scale
     zero_points: bool = False
+    ordered: bool = False  # GPTQ with desc_act keeps an order of inputs
 
     def matrix_bytes(self, rows: int, columns: int, merged: int = 1) -> int:
         """Bytes of `rows` outputs by `columns` inputs, scales and zero points included.
@@ -55,7 +56,7 @@ def _group_scales(fmt: Format, rows: int, columns: int, _merged: int) -> int:
     total = groups * rows * 2
     if fmt.scheme in {Scheme.AWQ, Scheme.GPTQ} or fmt.zero_points:
         total += groups * rows * fmt.bits // 8
-    if fmt.scheme is Scheme.GPTQ:
+    if fmt.ordered:
         total += 4 * columns  # g_idx
     if fmt.scheme is Scheme.WNA16:
         total += 16  # weight_shape
@@ -99,9 +100,15 @@ def _by_tail(layers: tuple[tuple[str, Format], ...]) -> Mapping[str, Format]:
     return {_tail(name): fmt for name, fmt in layers}
 
 
+TEXT_PREFIXES = frozenset(
+    {"model.", "model.language_model.", "language_model.", "language_model.model.", "backbone.", "transformer."}
+)
+"""What checkpoints write before `layers.` in the language model; other prefixes are other parts (`mtp.layers.0`)."""
+
+
 def _tail(name: str) -> str:
     at = name.find("layers.")
-    return name[at:] if at >= 0 else name
+    return name[at:] if at > 0 and name[:at] in TEXT_PREFIXES else name
 
 
 @lru_cache(maxsize=64)
@@ -200,6 +207,11 @@ def _fp8(section: Mapping[str, Any]) -> Quantization:
     return Quantization("fp8", fmt, fmt, ignored)
 
 
+def _fbgemm(section: Mapping[str, Any]) -> Quantization:
+    fmt = Format(Scheme.FP8_CHANNEL, 8)
+    return Quantization("fbgemm_fp8", fmt, fmt, _names(section.get("modules_to_not_convert")))
+
+
 def _awq(section: Mapping[str, Any]) -> Quantization:
     fmt = Format(Scheme.AWQ, _integer(section.get("bits"), 4), group=_integer(section.get("group_size"), 128))
     return Quantization("awq", fmt, fmt, _names(section.get("modules_to_not_convert")))
@@ -207,7 +219,8 @@ def _awq(section: Mapping[str, Any]) -> Quantization:
 
 def _gptq(section: Mapping[str, Any]) -> Quantization:
     group = _integer(section.get("group_size"), 128)
-    fmt = Format(Scheme.GPTQ, _integer(section.get("bits"), 4), group=max(group, 0))
+    ordered = section.get("desc_act") is True
+    fmt = Format(Scheme.GPTQ, _integer(section.get("bits"), 4), group=max(group, 0), ordered=ordered)
     return Quantization("gptq", fmt, fmt, _names(section.get("modules_to_not_convert")))
 
 
@@ -299,6 +312,7 @@ _PARSERS = {
     "gptq_marlin": _gptq,
     "mxfp4": _mxfp4,
     "bitsandbytes": _bitsandbytes,
+    "fbgemm_fp8": _fbgemm,
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
     "modelopt_mixed": _modelopt,

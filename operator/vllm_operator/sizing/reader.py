@@ -15,6 +15,25 @@ class ModelConfigError(ValueError):
     """A config that cannot be sized; the text names the key and what is wrong with it."""
 
 
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 4096,
+    },
+    "opt": {"tie_word_embeddings": True, "ffn_dim": 3072},
+    "falcon": {"tie_word_embeddings": True, "max_position_embeddings": 2048},
+}
+"""Sizes that transformers' config classes have where a config.json of the model type is silent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads sizes from a config. Multimodal models nest the language model's sizes; see `text`."""
@@ -95,6 +114,11 @@ class Reader:
             if isinstance(inner, Mapping):
                 return Reader({**self.config, **inner}).text_of_thinker()
         return self
+
+    def with_defaults(self) -> Reader:
+        """The same with the defaults of the model type beneath."""
+        defaults = DEFAULTS.get(self.word("model_type"), {})
+        return Reader({**defaults, **self.config}) if defaults else self
 
     def text_of_thinker(self) -> Reader:
         """Omni models nest twice (`thinker_config.text_config`)."""

@@ -54,8 +54,8 @@ def input_reasons(facts: ModelFacts, settings: Settings, max_length: int | None)
         found.append(Reason("BatchTooSmall", said, ReasonKind.INPUT))
     if max_length is not None and facts.max_length and max_length > facts.max_length:
         said = (
-            f"max_model_len {max_length:,} is longer than the {facts.max_length:,} tokens that "
-            f"{facts.name} was made for."
+            f"User-specified max_model_len ({max_length}) is greater than the derived max_model_len "
+            f"({facts.max_length}) of {facts.name}."
         )
         found.append(Reason("LengthBeyondModel", said, ReasonKind.INPUT))
     if not 0 < settings.utilization <= 1:

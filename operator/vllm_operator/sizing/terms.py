@@ -67,7 +67,8 @@ def sampler_bytes(facts: ModelFacts, load: Load) -> int:
 def non_torch(shape: Shape) -> Bytes:
     """Modules, cuBLAS and NCCL outside torch's allocator, and what the allocator does not split off large tensors.
 
-    Measured: 0.22 to 0.25 GiB on one GPU and 0.02 to 0.10 GiB unsplit; 0.5 to 0.6 over two to four GPUs; published: up to 1.4 with
+    Measured: 0.22 to 0.25 GiB on one GPU and 0.02 to 0.10 GiB unsplit; 0.5 to 0.6 over two to four GPUs;
+    published: up to 1.4 with
     experts dealt out. The lowest published value on one GPU is 0.13.
     """
     if shape.gpus == 1:
@@ -79,7 +80,7 @@ NEWER_LOGITS = 6
 """Bytes of a logit at the sampler's peak on the newer runner: the 16-bit row and its 32-bit copy."""
 
 OLDER_LOGITS = 14
-"""On the older runner: 16-bit row, 32-bit copy, probabilities and the random numbers they are divided by, 32 bit each."""
+"""On the older runner: 16-bit row, 32-bit copy, probabilities and random numbers of 32 bit."""
 
 
 def logits_bytes(facts: ModelFacts, load: Load, shape: Shape, *, newer: bool) -> float:
@@ -108,8 +109,10 @@ def _quantised_input(fmt: Format, columns: int) -> float:
 def dense_token_bytes(facts: ModelFacts, layer: Layer, tp: int) -> float:
     """Bytes of one token at the widest moment of a layer's forward pass.
 
-    Attention: the hidden state (normed in place), the residual, queries, keys, values and the output. Feed-forward: hidden state,
-    attention's output and residual, then either gate, up and their product, or, where the code keeps gate and up (qwen2.py
+    Attention: the hidden state (normed in place), the residual, queries, keys, values and the output. Feed-
+    forward: hidden state,
+    attention's output and residual, then either gate, up and their product, or, where the code keeps gate and
+    up (qwen2.py
     Qwen2MLP), those with the last matrix' input and output.
     """
     hidden, widest = facts.hidden, 0.0
@@ -134,7 +137,8 @@ def _feed_forward_bytes(facts: ModelFacts, layer: Layer, first: Linear, tp: int)
 def experts_token_bytes(experts: Experts, tp: int, *, expert: bool) -> Held:
     """Bytes of one token in the experts: what a workspace keeps, and what comes and goes.
 
-    fused_moe/experts/triton_moe.py workspace_shapes: two buffers, kept by v1/worker/workspace.py; the output shares the first. MXFP4's kernels
+    fused_moe/experts/triton_moe.py workspace_shapes: two buffers, kept by v1/worker/workspace.py; the output
+    shares the first. MXFP4's kernels
     (gpt_oss_triton_kernels_moe.py) keep none: gathered input, gate and up, their product, and the output by expert.
     """
     share = experts.intermediate if expert else experts.intermediate // tp
@@ -214,7 +218,9 @@ class Captures:
 
 
 def captures(load: Load, *, largest: int = 0) -> Captures:
-    """1, 2, 4, then every 8 up to 248, then every 16: up to twice the sequences for pieces, the sequences for whole passes.
+    """1, 2, 4, then every 8 up to 248, then every 16.
+
+    Up to twice the sequences for pieces, up to the sequences for whole passes.
 
     `largest` replaces the limit of pieces where a model sets its own (models/config.py GptOssForCausalLMConfig).
     """
@@ -233,14 +239,19 @@ FIRST_CAPTURE = 140 * MIB
 """The first capture of a pool: workspaces and the largest batch (measured: 130 to 212 MiB)."""
 
 NEWER_ESTIMATE_SPREAD = 1.0 * GIB
-"""What the newer runner's estimate was seen above the formula (Llama 8B on A100, 0.31: 1.2 GiB where the formula says 0.35)."""
+"""What the newer runner's estimate was seen above the formula.
+
+Source: Llama 8B on A100, 0.31: 1.2 GiB where the formula says 0.35.
+"""
 
 
 def graphs(facts: ModelFacts, load: Load, terms: EngineTerms) -> Bytes:
     """What vLLM sets aside for CUDA graphs: the first capture, then so much a graph.
 
-    v1/worker/gpu/cudagraph_utils.py profile_cudagraph_memory, v1/worker/gpu_model_runner.py profile_cudagraph_memory. A piecewise
-    graph has one piece a layer, an eighth of a MiB each (measured: 4 MiB for 24 and 32 layers, 6 for 48), 0.6 MiB in layers with
+    v1/worker/gpu/cudagraph_utils.py profile_cudagraph_memory, v1/worker/gpu_model_runner.py
+    profile_cudagraph_memory. A piecewise
+    graph has one piece a layer, an eighth of a MiB each (measured: 4 MiB for 24 and 32 layers, 6 for 48), 0.6
+    MiB in layers with
     recurrent states; a graph of the whole pass takes 1 MiB for 32 layers.
     """
     newer = newer_runner(facts, load, terms)
@@ -255,7 +266,10 @@ def graphs(facts: ModelFacts, load: Load, terms: EngineTerms) -> Bytes:
 
 
 def lora_bytes(facts: ModelFacts, load: Load, tp: int) -> int:
-    """Buffers for adapters: A and B of every matrix in every layer, of embedding and output layer (lora/layers/), 16 bit."""
+    """Buffers for adapters: A and B of every matrix in every layer, of embedding and output layer.
+
+    Source: lora/layers/), 16 bit.
+    """
     if not load.lora_adapters:
         return 0
     total = 2 * (facts.hidden + facts.vocabulary // tp)

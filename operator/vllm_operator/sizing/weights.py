@@ -77,7 +77,7 @@ def experts_bytes(experts: Experts, tp: int, *, expert: bool, padding: Padding) 
     merged = 2 if experts.gated else 1
     up = experts.format.matrix_bytes(share * merged, hidden, merged)
     down = experts.format.matrix_bytes(hidden, share)
-    bias = 2 * (share * merged + hidden) if experts.bias else 0
+    bias = 2 * (share * merged + hidden) if experts.bias else 0  # padded as the matrices are
     return count * (up + down + bias)
 
 
