@@ -1,4 +1,5 @@
-"""Hypothesis strategies for resources: `valid_specs()` draws what `parse_spec` and the API server both accept.
+"""Hypothesis strategies for resources: `valid_specs()` draws what `parse_spec` and the API server both accept,
+`spoilt_specs()` what both must say the same to.
 
 What Kubernetes itself defines (pod template, peers, behaviour, fieldRef) is drawn from well-formed examples, so that
 what is rendered from a spec is valid too.
@@ -6,6 +7,7 @@ what is rendered from a spec is valid too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -261,3 +263,34 @@ def _without_clashing_names(spec: Spec) -> Spec:
 def valid_specs() -> st.SearchStrategy[Spec]:
     """Specs as a user writes them: every field is there at times, every rule holds."""
     return _anything().map(_reconciled)
+
+
+_JUNK: tuple[Any, ...] = (
+    None, True, False, -1, 0, 1, 2.5, 100, 10**6, 10**12, "", "auto", "Off", "0.9", "x y", "é", "\n", "hf://a/b", "pvc://c",
+    "A" * 600, [], {}, ["a"], [None], ["a", "a"], {"a": 1}, {"key": "x"}, {"name": "a"}, [{"name": "a"}],
+)  # fmt: skip
+
+
+def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:  # noqa: ANN401 - any part
+    """Where a value stands, for each value inside `value`."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, child in inside for place in ((*path, key), *_places(child, (*path, key)))]
+
+
+def _with(value: Any, path: tuple[str | int, ...], new: object) -> Any:  # noqa: ANN401 - any part of a spec
+    """A copy of `value` in which `new` stands at `path`."""
+    if not path:
+        return copy.deepcopy(new)
+    changed = copy.copy(value)
+    changed[path[0]] = _with(value[path[0]], path[1:], new)
+    return changed
+
+
+@st.composite
+def spoilt_specs(draw: st.DrawFn) -> Spec:
+    """Valid specs in which one or two values were replaced by something odd: most are invalid, some are not."""
+    spec: Spec = draw(valid_specs())
+    for _ in range(draw(st.integers(1, 2))):
+        if places := _places(spec):
+            spec = _with(spec, draw(st.sampled_from(places)), draw(st.sampled_from(_JUNK)))
+    return spec

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 
 from api_verdicts import VERDICTS, Verdict, resource
 from cluster.support.api import Api, ApiError, path_of
@@ -22,7 +22,7 @@ from localcluster.access import ClusterAccess
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
 from operator_process import OperatorProcess
-from strategies import valid_specs
+from strategies import spoilt_specs, valid_specs
 from vllm_operator.api import GROUP, KIND, PLURAL
 from vllm_operator.api.crd import COLUMNS, crd
 from vllm_operator.api.parse import parse, parse_manifest
@@ -39,6 +39,8 @@ STRICT_DRY_RUN = urlencode({"dryRun": "All", "fieldValidation": "Strict"})
 BY_API = bad_resources("api")
 READ_SAMPLES = read_samples()
 REJECTED = [bad for bad in bad_resources("condition") if bad.reason == "Rejected"]
+# Every run draws the same; shrinking would ask the API server thousands of times.
+DRAWN = settings(deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
 pytestmark = pytest.mark.usefixtures("installed")
 
 
@@ -122,6 +124,25 @@ def test_odd_values_get_the_verdict_of_the_models(api: Api, space: str, case: Ve
         _refusal(api, space, sent)
 
 
+def test_any_spoilt_spec_gets_the_verdict_of_the_models(api: Api, space: str) -> None:
+    verdicts: list[bool] = []
+
+    @settings(DRAWN, max_examples=250)
+    @given(spoilt_specs())
+    def draw(raw: dict[str, Any]) -> None:
+        document = resource(raw)
+        try:
+            spec = parse_manifest(document).spec
+        except InvalidSpec:
+            _refusal(api, space, _as_kubectl_sends(document))
+        else:
+            assert parse(_try(api, space, _as_kubectl_sends(document))).spec == spec
+            verdicts.append(True)
+
+    draw()
+    assert 10 < len(verdicts) < 200  # of both kinds
+
+
 def _as_kubectl_sends(value: Any) -> Any:  # noqa: ANN401 - any part of a resource
     """2.0 as 2, which the API server does not do itself."""
     if isinstance(value, dict):
@@ -138,9 +159,7 @@ def test_kubectl_sends_whole_numbers_without_a_point(kubectl: Kubectl) -> None:
 
 
 def test_any_valid_spec_is_accepted_and_its_defaults_are_those_of_the_models(api: Api, space: str) -> None:
-    @settings(
-        max_examples=60, deadline=None, database=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck)
-    )
+    @settings(DRAWN, max_examples=60)
     @given(valid_specs())
     def draw(raw: dict[str, Any]) -> None:
         document = resource(raw)
