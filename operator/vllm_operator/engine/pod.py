@@ -7,6 +7,7 @@ SIGTERM while the engine starts is swallowed, two end it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -46,20 +47,21 @@ def timing(lifecycle: Lifecycle) -> Timing:
     )
 
 
-def pre_stop(spec: Spec) -> dict[str, object]:
-    """The hook that runs before SIGTERM.
+def pre_stop(spec: Spec) -> dict[str, object] | None:
+    """The hook that runs before SIGTERM, if there is one.
 
-    A loaded server waits until load balancers have forgotten it. One that is still loading gets its first SIGTERM here,
-    so that the kubelet's is the second, which ends it. An own server only waits: nothing is known of it.
+    A loaded server waits until load balancers have forgotten it. One that is still loading refuses connections; it gets
+    its first SIGTERM here, so that the kubelet's is the second, which ends it. The hook asks the port itself: an HTTP
+    client would follow the proxies in the user's environment. An own server only waits: nothing is known of it.
     """
     seconds = spec.lifecycle.pre_stop_seconds
     if spec.engine.command:
-        return {"sleep": {"seconds": seconds}}
+        return {"sleep": {"seconds": seconds}} if seconds else None
     script = (
-        "import os, time, urllib.request\n"
-        "try:\n"
-        f"    urllib.request.urlopen('http://127.0.0.1:{PORT}/health', timeout=2)\n"
-        "except OSError:\n"
+        "import errno, os, socket, time\n"
+        "probe = socket.socket()\n"
+        "probe.settimeout(1)\n"
+        f"if probe.connect_ex(('127.0.0.1', {PORT})) == errno.ECONNREFUSED:\n"
         "    os.kill(1, 15)\n"
         "    time.sleep(1)\n"
         "else:\n"
@@ -100,7 +102,9 @@ def environment(spec: Spec, *, offline: bool) -> list[dict[str, object]]:
     fixed = {
         "HOME": f"{CACHE_MOUNT}/home",
         "HF_HOME": HUB_MOUNT,
-        "TMPDIR": "/tmp",  # noqa: S108 - an emptyDir of the pod
+        # Python code that comes with a model is copied here; under HF_HOME, its default, it could not be written.
+        "HF_MODULES_CACHE": "/tmp/modules",  # noqa: S108 - an emptyDir of the pod
+        "TMPDIR": "/tmp",  # noqa: S108
         "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
         "VLLM_CONFIG_ROOT": f"{CACHE_MOUNT}/config",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(spec.lifecycle.startup_timeout_seconds),
@@ -110,14 +114,13 @@ def environment(spec: Spec, *, offline: bool) -> list[dict[str, object]]:
     }
     if offline:
         fixed["HF_HUB_OFFLINE"] = "1"
-    variables: list[dict[str, object]] = [{"name": name, "value": value} for name, value in fixed.items()]
+    variables = []
     if spec.auth:
-        variables.append(
-            secret_variable("VLLM_API_KEY", spec.auth.api_key_secret_ref.name, spec.auth.api_key_secret_ref.key)
-        )
+        key = spec.auth.api_key_secret_ref
+        variables.append(secret_variable("VLLM_API_KEY", key.name, key.key))
     if spec.model.token_secret_ref and not offline:
         variables.append(token_variable(spec))
-    return variables + user_environment(spec)
+    return with_user_environment(fixed, variables, spec)
 
 
 def token_variable(spec: Spec) -> dict[str, object]:
@@ -133,6 +136,11 @@ def secret_variable(name: str, secret: str, key: str) -> dict[str, object]:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def user_environment(spec: Spec) -> list[dict[str, object]]:
-    """`engine.env` as a container takes it."""
-    return [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
+def with_user_environment(
+    fixed: Mapping[str, str], secrets: list[dict[str, object]], spec: Spec
+) -> list[dict[str, object]]:
+    """`engine.env` after our own variables, and instead of those of the same name: no name may come twice."""
+    own = [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
+    given = {variable.name for variable in spec.engine.env}
+    ours: list[dict[str, object]] = [{"name": name, "value": fixed[name]} for name in fixed if name not in given]
+    return ours + secrets + own

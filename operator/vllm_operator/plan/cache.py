@@ -11,7 +11,7 @@ from vllm_operator.api.model_spec import Files
 from vllm_operator.api.quantity import in_gib, to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import hub_id
-from vllm_operator.engine.pod import HUB_MOUNT, token_variable, user_environment
+from vllm_operator.engine.pod import HUB_MOUNT, token_variable, with_user_environment
 from vllm_operator.engine.source import parse_source
 from vllm_operator.naming import child_name, digest
 from vllm_operator.plan.types import Child, Defaults, LiveClaim
@@ -164,7 +164,4 @@ def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[st
 
 def _job_environment(spec: Spec) -> list[dict[str, object]]:
     fixed = {"HF_HOME": HUB_MOUNT, "HOME": "/tmp", "NO_COLOR": "1"}  # noqa: S108 - an emptyDir of the pod
-    variables: list[dict[str, object]] = [{"name": key, "value": value} for key, value in fixed.items()]
-    if spec.model.token_secret_ref:
-        variables.append(token_variable(spec))
-    return variables + user_environment(spec)
+    return with_user_environment(fixed, [token_variable(spec)] if spec.model.token_secret_ref else [], spec)

@@ -82,18 +82,20 @@ def _volumes(spec: Spec, name: str, sizing: Sizing) -> list[dict[str, Any]]:
 
 
 def _mounts(spec: Spec, compiled: str) -> list[dict[str, Any]]:
-    """The hub's part of the claim is read-only for servers that are offline; compiled kernels are written beside it."""
+    """The hub's part of the claim is read-only for servers that are offline; compiled kernels are written beside it.
+
+    A model from elsewhere needs the hub's part too: its adapters and draft model come from the hub.
+    """
     source = parse_source(spec.model.source)
     shared = has_cache(spec)
     cache: dict[str, Any] = {"name": "cache", "mountPath": CACHE_MOUNT}
+    hub: dict[str, Any] = {"name": "cache", "mountPath": HUB_MOUNT, "subPath": "hub"}
     found: list[dict[str, Any]] = [
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {**cache, "subPath": compiled} if shared else cache,
+        {**hub, "readOnly": True} if preloads(spec) else hub,
     ]
-    if source.is_downloaded:
-        hub: dict[str, Any] = {"name": "cache", "mountPath": HUB_MOUNT, "subPath": "hub"}
-        found.append({**hub, "readOnly": True} if preloads(spec) else hub)
     if source.scheme in (Scheme.CLAIM, Scheme.IMAGE):
         model: dict[str, Any] = {"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True}
         found.append({**model, "subPath": source.path} if source.path else model)
