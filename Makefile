@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
+.PHONY: sizing-report help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
 
 PYTHON ?= python3
 CACHE := $(or $(VLLM_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-operator)
@@ -58,3 +58,6 @@ demo: venv ## local cluster, operator, samples: Ready on simulated GPU nodes
 
 demo-down: venv ## stop what `make demo` started
 	$(BIN)/python -m demo --down
+
+sizing-report: venv ## every measured start of vLLM beside what sizing predicts for it
+	$(BIN)/python -m sizing.report

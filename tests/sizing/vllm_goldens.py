@@ -2,9 +2,9 @@
 
 Run with an environment that has a CPU build of vLLM, torch and torchvision (not this project's environment):
     python tests/sizing/vllm_goldens.py CONFIGS OUTPUT.json [NAME ...]
-CONFIGS holds one folder a model with its config.json. Every model is built at tensor-parallel sizes 1, 2, 4 and 8 with a
-faked group of that size; parameters and buffers are summed. PRETEND_HOPPER=1 lets the CPU build choose kernels of compute
-capability 9.0, which MXFP4 needs. Encoders are left out (image, video and audio limits are 0).
+CONFIGS holds one folder a model with its config.json. Every model is built at tensor-parallel sizes 1, 2, 4 and 8 with
+a faked group of that size; parameters and buffers are summed. PRETEND_HOPPER=1 lets the CPU build choose kernels of
+compute capability 9.0, which MXFP4 needs. Encoders are left out (image, video and audio limits are 0).
 """
 
 from __future__ import annotations
