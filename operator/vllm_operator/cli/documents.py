@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vllm_operator.api.parse import Resource, check_kind, parse
+from vllm_operator.api.parse import Resource, parse_manifest
 from vllm_operator.errors import InvalidSpec, UsageError
 
 DEFAULT_NAMESPACE = "default"
@@ -65,7 +65,6 @@ def read_resources(names: Sequence[str], namespace: str | None) -> Iterator[tupl
     """Every VLLMDeployment of the named files; UsageError, naming the file, when one is none or is not valid."""
     for document in read_documents(names):
         try:
-            check_kind(document.content)
-            yield document, parse(document.content, namespace or DEFAULT_NAMESPACE)
+            yield document, parse_manifest(document.content, namespace or DEFAULT_NAMESPACE)
         except InvalidSpec as error:
             raise UsageError(f"{document.where}: {error}") from error

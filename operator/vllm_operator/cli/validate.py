@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from vllm_operator.api import API_VERSION
-from vllm_operator.api.parse import check_kind, parse
+from vllm_operator.api.parse import parse_manifest
 from vllm_operator.cli.documents import DEFAULT_NAMESPACE, Document, read_documents
 from vllm_operator.cluster import schema_errors
 from vllm_operator.config import load
@@ -51,8 +51,7 @@ def _check(document: Document, defaults: Defaults) -> bool:
 
 def _problems(document: Document, defaults: Defaults) -> tuple[list[str], Plan | None]:
     try:
-        check_kind(document.content)
-        resource = parse(document.content, DEFAULT_NAMESPACE)
+        resource = parse_manifest(document.content, DEFAULT_NAMESPACE)
     except InvalidSpec as error:
         return [str(problem) for problem in error.problems], None
     plan = make_plan(resource, defaults, Facts())
