@@ -63,7 +63,7 @@ def request_for(
         gpus=_number(spec.gpu.count),
         tensor=_number(shape.tensor),
         pipeline=_number(shape.pipeline),
-        nodes=_number(shape.nodes),
+        nodes=_number(shape.nodes) or 1,  # until replicas over several nodes are supported, none is proposed
         expert=shape.expert,
         max_length="auto" if length == "auto" else int(length),
         max_sequences=chosen.max_sequences,

@@ -55,15 +55,19 @@ def changes(request: SizingRequest, answer: Sizing) -> Iterator[Change]:
         yield Change("an FP8 KV cache", replace(request, kv_cache_dtype="fp8"))
     if request.max_sequences > 64 and any(reason.code == "StateCacheTooSmall" for reason in answer.reasons):  # noqa: PLR2004
         yield Change("64 sequences at once", replace(request, max_sequences=64))
-    if request.gpus or request.tensor or request.pipeline or request.nodes:
-        free = replace(request, gpus=None, tensor=None, pipeline=None, nodes=None)
-        yield Change("the split left to the operator", free)
+    if request.gpus or request.tensor or request.pipeline or (request.nodes or 1) > 1:
+        yield Change("the split left to the operator", _free(request))
     if not request.expert:
         yield Change("expert parallelism", replace(request, expert=True))
     if request.memory_utilization < 0.95:  # noqa: PLR2004 - the highest utilisation worth proposing
         yield Change("memory utilization 0.95", replace(request, memory_utilization=0.95))
     yield from _model_changes(request)
     yield from _card_changes(request)
+
+
+def _free(request: SizingRequest) -> SizingRequest:
+    """The same with the split left open; what must stay on one node stays there."""
+    return replace(request, gpus=None, tensor=None, pipeline=None, nodes=1 if request.nodes == 1 else None)
 
 
 def _input_changes(request: SizingRequest, answer: Sizing) -> Iterator[Change]:
@@ -100,7 +104,7 @@ def _model_changes(request: SizingRequest) -> Iterator[Change]:
 def _card_changes(request: SizingRequest) -> Iterator[Change]:
     """Cards that are not on offer, cheapest first; as many on one node as are usual."""
     offered = {offer.gpu.product for offer in request.offers}
-    free = replace(request, gpus=None, tensor=None, pipeline=None, nodes=None)
+    free = _free(request)
     cards = [gpu for gpu in gpus.gpus().values() if gpu.product not in offered and gpu.vendor == "nvidia"]
     if request.gpus:
         for gpu in sorted(cards, key=lambda one: one.weight):
