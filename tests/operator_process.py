@@ -21,6 +21,7 @@ from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = str(ROOT / "operator")
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "vllm-operator-system"
 ACCOUNT = "vllm-operator"
@@ -67,7 +68,7 @@ def environment(kubeconfig: Path, port: int, settings: Mapping[str, str] | None 
     """Return the operator's whole environment; `settings` are fields of its configuration, as `log_level`."""
     fields = {"kubeconfig": str(kubeconfig), "health_port": str(port), "log_format": "text", **(settings or {})}
     own = {f"VLLM_OPERATOR_{name.upper()}": value for name, value in fields.items()}
-    python = {"PYTHONPATH": str(ROOT / "operator"), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    python = {"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return {"PATH": os.defpath, **python, **own}
 
 

@@ -1,0 +1,172 @@
+"""What is installed: the least rights, a pod that may run anywhere, one version everywhere, an image that can be built."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import operator_process
+from vllm_operator import config, kinds
+from vllm_operator.api import GROUP, PLURAL
+from vllm_operator.cluster import schema_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "vllm-operator"
+# Always planned under one name, so only the garbage collector ever removes them.
+NEVER_PRUNED = {"serviceaccounts", "services", "deployments"}
+
+
+def _one(kind: str, name: str = "vllm-operator") -> dict[str, Any]:
+    found = [one for one in operator_process.manifests() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1
+    return found[0]
+
+
+def _rules() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = _one("ClusterRole")["rules"]
+    return rules
+
+
+def _verbs() -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in _rules()
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def _container() -> dict[str, Any]:
+    container: dict[str, Any] = _one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+@pytest.mark.parametrize(
+    "manifest", operator_process.manifests(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}"
+)
+def test_every_object_is_of_its_kind(manifest: dict[str, Any]) -> None:
+    assert schema_errors(manifest) == []
+
+
+def test_rights_are_those_that_the_kinds_need() -> None:
+    watched = {"list", "watch"}
+    children = {
+        (kind.group, kind.plural): {*watched, "create", "get", "patch"} | ({"delete"} - _unpruned(kind.plural))
+        for kind in kinds.CHILDREN
+    }
+    others = {
+        ("", "events"): {"create", "patch"},
+        ("", "nodes"): watched,
+        ("", "pods"): watched,
+        (GROUP, PLURAL): {*watched, "get"},
+        (GROUP, f"{PLURAL}/status"): {"patch"},
+    }
+    assert _verbs() == children | others
+
+
+def _unpruned(plural: str) -> set[str]:
+    return {"delete"} if plural in NEVER_PRUNED else set()
+
+
+def test_rights_name_everything_and_are_in_order() -> None:
+    named = [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in _rules()]
+    assert named == sorted(named)
+    assert all(verbs == sorted(verbs) for _, _, verbs in named)
+    assert "*" not in str(named)
+    assert "secrets" not in str(named)
+
+
+def test_every_rule_says_why() -> None:
+    lines = (ROOT / "manifests" / "install" / "rules.yaml").read_text().splitlines()
+    rules = [line for line in lines if line.startswith("- ")]
+    assert len(rules) == len(_rules())
+    assert all(re.search(r"  # \S", line) for line in rules)
+
+
+def test_the_pod_meets_the_restricted_standard_and_more() -> None:
+    spec, container = _one("Deployment")["spec"]["template"]["spec"], _container()
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+
+
+def test_the_probes_ask_where_the_operator_answers() -> None:
+    container = _container()
+    settings = config.load({one["name"]: one["value"] for one in container["env"]}, {})
+    assert container["ports"] == [{"name": "health", "containerPort": settings.health_port}]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+
+
+def test_one_operator_at_a_time() -> None:
+    spec = _one("Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert _container()["image"] == f"{values['image']['repository']}:{version}"
+    assert f"--tag vllm-operator:{version}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_schema_of_the_chart_knows_exactly_its_values() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    assert set(schema["properties"]) - {"global"} == set(values)
+    assert set(schema["properties"]["image"]["properties"]) == set(values["image"])
+
+
+def _instructions(word: str) -> list[list[str]]:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return [line.split()[1:] for line in text.splitlines() if line.startswith(f"{word} ")]
+
+
+def _sources() -> set[str]:
+    """What the Dockerfile copies from the checkout."""
+    return {one for words in _instructions("COPY") if not words[0].startswith("--from") for one in words[:-1]}
+
+
+def test_the_image_copies_what_exists_and_is_sent() -> None:
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert _sources() == sent
+    assert [one for one in sorted(_sources()) if not (ROOT / one).exists()] == []
+
+
+def test_the_image_installs_what_is_locked_and_nothing_else() -> None:
+    installs = [" ".join(words) for words in _instructions("RUN") if "install" in words]
+    commands = [part for line in installs for part in line.split("&&") if " install" in part]
+    for command in commands:
+        locked = re.search(r"--require-hashes --requirement (requirements/\S+)", command)
+        assert locked or "--no-deps --no-index /dist/*.whl" in command, command
+        if locked:
+            assert _is_locked(ROOT / locked[1])
+    assert any("requirements/runtime.txt" in command for command in commands)
+
+
+def _is_locked(path: Path) -> bool:
+    """Every requirement has one version and a hash."""
+    requirements = re.split(r"\n(?=\S)", path.read_text().strip())
+    return all("==" in one and "--hash=sha256:" in one for one in requirements)
+
+
+def test_the_image_runs_as_the_user_of_the_pod_on_a_pinned_base() -> None:
+    user = _one("Deployment")["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
+    assert _instructions("USER") == [[f"{user}:{user}"]]
+    assert _instructions("ARG") == [["PYTHON_IMAGE=python:3.11.14-slim-bookworm"]]
+    assert {words[0] for words in _instructions("FROM")} == {"${PYTHON_IMAGE}"}
+    assert _container()["args"] == ["run"]
