@@ -15,6 +15,7 @@ from vllm_operator.plan import cache, monitoring, network, scaling, workload
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
+from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Sizing, Verdict
 
 __all__ = ["make_plan"]
@@ -27,12 +28,14 @@ def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     plan = Plan(resource, settings(spec), engine_version(image))
     if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
         return replace(plan, refusal=Refusal("Accepted", "InvalidArguments", problems))
+    if problems := workload.overlay_problems(spec):
+        return replace(plan, refusal=Refusal("Accepted", "InvalidPodTemplate", problems))
     try:
-        model = resolve_model(spec)
+        model = resolve_model(spec, defaults.tables)
     except InvalidSpec as error:
         return replace(plan, refusal=Refusal("ModelResolved", error.reason, error.problems))
     plan = replace(plan, model=model)
-    sizing = _size(plan, model, facts)
+    sizing = _size(plan, model, facts, defaults.tables)
     if isinstance(sizing, Refusal):
         return replace(plan, refusal=sizing)
     plan = replace(plan, sizing=sizing)
@@ -41,13 +44,13 @@ def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     return _with_children(plan, sizing, model, defaults, facts)
 
 
-def _size(plan: Plan, model: ResolvedModel, facts: Facts) -> Sizing | Refusal:
+def _size(plan: Plan, model: ResolvedModel, facts: Facts, tables: Tables) -> Sizing | Refusal:
     spec = plan.resource.spec
     if is_cpu(spec) or spec.sizing.mode == "Off":
-        return unsized(spec)
+        return unsized(spec, tables)
     if model.facts is None:
         return Refusal("ModelResolved", "UnknownModel", (unknown_model(spec),))
-    answer = size_spec(spec, plan.settings, model.facts, facts, plan.engine_version)
+    answer = size_spec(plan, model.facts, facts, tables)
     if isinstance(answer, Problem):
         return Refusal("Sized", "UnknownGPU", (answer,))
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from vllm_operator.engine.arguments import PORT, command, is_cpu
 from vllm_operator.engine.pod import CACHE_MOUNT, HUB_MOUNT, environment, host_memory, pre_stop, shared_memory, timing
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
+from vllm_operator.errors import Problem
 from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest, labels, selector
 from vllm_operator.plan.cache import claim_name, has_cache, preloads
 from vllm_operator.plan.size import DEFAULT_RESOURCE
@@ -42,6 +44,20 @@ def replicas(spec: Spec) -> int | None:
     if spec.suspend:
         return 0
     return None if spec.autoscaling else spec.replicas
+
+
+def overlay_problems(spec: Spec) -> tuple[Problem, ...]:
+    """What keeps `podTemplate` from being laid over a pod template; what is in its fields the API server checks."""
+    field, overlay = "spec.podTemplate", spec.pod_template
+    objects = {f"{field}.{key}": overlay[key] for key in ("metadata", "spec") if key in overlay}
+    metadata = overlay.get("metadata")
+    if isinstance(metadata, Mapping):
+        objects |= {f"{field}.metadata.{key}": metadata.get(key, {}) for key in ("labels", "annotations")}
+    unknown = (Problem(f"{field}.{key}", "unknown field: known are metadata, spec") for key in overlay)
+    return (
+        *(problem for problem in unknown if problem.field not in objects),
+        *(Problem(path, "must be an object") for path, value in objects.items() if not isinstance(value, Mapping)),
+    )
 
 
 def is_at_rest(spec: Spec) -> bool:
