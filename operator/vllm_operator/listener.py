@@ -9,6 +9,7 @@ from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, Key, resource_of
 from vllm_operator.observed import Observed
+from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.status.observation import PodTrouble, trouble_of
 
 DELETED = "DELETED"
@@ -26,12 +27,17 @@ class Queue(Protocol):
         """Look at a resource later, unless it is due sooner."""
 
 
+def _key_of(metadata: Mapping[str, Any]) -> Key | None:
+    name = resource_of(metadata)
+    return Key(metadata["namespace"], name) if name else None
+
+
 class Notes:
     """Everything remembered between passes; nothing of it is needed, all of it saves calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Tables = EMPTY) -> None:
         self.observed = Observed()
-        self.inventory = Inventory()
+        self.inventory = Inventory(tables)
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
         self._troubles: dict[Key, dict[tuple[str, str], PodTrouble]] = {}  # by component and pod
 
@@ -76,12 +82,11 @@ class Listener:
 
     def child_seen(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
         """An object with our label was listed, changed or deleted."""
-        metadata = body["metadata"]
-        name = resource_of(metadata)
-        if name is None:
+        metadata, observed = body["metadata"], self._notes.observed
+        ref = (kind, metadata["namespace"], metadata["name"])
+        key = observed.key_of(ref) or _key_of(metadata)
+        if key is None:
             return
-        key, ref = Key(metadata["namespace"], name), (kind, metadata["namespace"], metadata["name"])
-        observed = self._notes.observed
         if event == DELETED:
             observed.forget(key, ref)
             self._queue.add(key)

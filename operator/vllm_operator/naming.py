@@ -14,6 +14,8 @@ from vllm_operator.api import API_VERSION, GROUP, KIND
 FIELD_MANAGER = "vllm-operator"
 # Holds `spec.replicas` of a Deployment for a moment while its owner changes; see `plan.workload`.
 HANDOVER_MANAGER = "vllm-operator-handover"
+# Puts right, for a moment, what server-side apply cannot; see `cluster.Cluster.apply_alone`.
+REPAIR_MANAGER = "vllm-operator-repair"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, MODEL_ANNOTATION, Key, controller_of, digest
+from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, MODEL_ANNOTATION, Key, controller_of, digest, resource_of
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
 Ref = tuple[Kind, str, str]  # kind, namespace, name
@@ -24,7 +24,7 @@ class Live:
     uid: str
     version: int
     owner: str  # uid of the controller, empty when there is none
-    ours: bool  # carries our label
+    ours: bool  # carries our mark
     fingerprint: str
     body: Mapping[str, Any]  # metadata.generation, spec and status, as far as the kind needs them
     owned: frozenset[str]  # fields of `spec` that our own applies hold
@@ -75,7 +75,8 @@ def reduce(body: Mapping[str, Any]) -> Live:
         uid=metadata["uid"],
         version=_version(metadata),
         owner=str(controller["uid"]) if controller else "",
-        ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER,
+        # Either mark will do: whoever spoils one of them has not made the object his.
+        ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER or resource_of(metadata) is not None,
         fingerprint=fingerprint(body),
         body={
             "metadata": {"generation": metadata.get("generation", 0)},
@@ -126,6 +127,11 @@ class Observed:
         self._live: dict[Ref, Live] = {}
         self._applied: dict[Ref, tuple[str, str]] = {}  # digest of our manifest, fingerprint of what it left behind
         self._by_key: dict[Key, set[Ref]] = {}
+        self._keys: dict[Ref, Key] = {}
+
+    def key_of(self, ref: Ref) -> Key | None:
+        """The resource that an object was last seen for: its marks may be spoiled since."""
+        return self._keys.get(ref)
 
     def see(self, key: Key, ref: Ref, body: Mapping[str, Any]) -> Live:
         """Take note of an object, unless a newer state of it is known already."""
@@ -134,6 +140,7 @@ class Observed:
         if known is None or known.uid != seen.uid or seen.version >= known.version:
             self._live[ref] = seen
             self._by_key.setdefault(key, set()).add(ref)
+            self._keys[ref] = key
         return self._live[ref]
 
     def applied(self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any]) -> Live:
@@ -145,6 +152,7 @@ class Observed:
         """The object is gone."""
         self._live.pop(ref, None)
         self._applied.pop(ref, None)
+        self._keys.pop(ref, None)
         refs = self._by_key.get(key, set())
         refs.discard(ref)
         if not refs:

@@ -27,6 +27,9 @@ class Api(Protocol):
     async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
         """Server-side apply."""
 
+    async def apply_alone(self, manifest: Object) -> Object:
+        """Server-side apply that removes what others put into the lists of `spec`."""
+
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         """Server-side apply of a resource's status."""
 

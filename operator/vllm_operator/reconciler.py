@@ -65,7 +65,7 @@ class Reconciler:
         self._namespace = namespace
         self._defaults = defaults
         self._events = events
-        self._notes = Notes()
+        self._notes = Notes(defaults.tables)
 
     def listener(self, queue: Queue) -> Listener:
         """What feeds the notes from the watch."""
@@ -172,8 +172,17 @@ class Reconciler:
             await self._hand_over(done, child)
         manifest = render_child(done.plan, child)
         if not observed.is_current(ref, manifest):
-            observed.applied(key, ref, manifest, await self._cluster.apply(manifest))
+            observed.applied(key, ref, manifest, await self._apply(manifest, live))
             done.writes += 1
+
+    async def _apply(self, manifest: Object, live: Live | None) -> Object:
+        """Apply a child. Others may add to its lists, until that is what makes the whole invalid."""
+        try:
+            return await self._cluster.apply(manifest)
+        except Blocked as error:
+            if error.reason != "Rejected" or live is None or "spec" not in manifest:
+                raise
+            return await self._cluster.apply_alone(manifest)
 
     def _note_blocked(self, done: _Pass, child: Child, error: Blocked) -> None:
         """Optional extras that a cluster cannot hold are said and do not keep the service from being ready."""

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 import operator_process
+from cluster.support.arena import arena, arena_namespace, launch
+from cluster.support.fixtures import api, create, samples
+from cluster.support.unharmed import unharmed
 from localcluster.access import ClusterAccess
 from operator_process import OperatorProcess
+
+__all__ = ["api", "arena", "arena_namespace", "create", "launch", "samples", "unharmed"]  # fixtures
 
 _FAILED = pytest.StashKey[bool]()
 

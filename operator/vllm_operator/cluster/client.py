@@ -19,7 +19,7 @@ from vllm_operator.cluster.connection import Connection
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.kinds import BY_NAME, EVENT, RESOURCE, Kind
-from vllm_operator.naming import FIELD_MANAGER
+from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -32,6 +32,7 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 # The parameter keeps the client from encoding the body itself, see `_yaml`; the API server ignores it.
 _APPLY = "application/apply-patch+yaml; charset=utf-8"
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _BEYOND_ASCII = re.compile(r"[\x7f-\U0010ffff]")
 
 
@@ -152,6 +153,25 @@ class Cluster:
         path = _path(kind, metadata.get("namespace"), metadata["name"])
         return await self._apply(path, manifest, manager, dry_run=dry_run)
 
+    async def apply_alone(self, manifest: Object) -> Object:
+        """As `apply`, but the lists of `spec` hold nothing beside ours: for when others' items make the whole invalid.
+
+        A merge patch replaces lists. What it wrote would stay ours for good, whatever later applies leave out, so it
+        runs under another manager, whose entry is removed afterwards.
+        """
+        kind, metadata = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]
+        path = _path(kind, metadata["namespace"], metadata["name"])
+        query, body = [("fieldManager", REPAIR_MANAGER)], {"spec": manifest["spec"]}
+        await self._change(_Call("PATCH", path, query, content_type=_MERGE, body=body))
+        applied = await self.apply(manifest)
+        managers = [entry["manager"] for entry in applied["metadata"]["managedFields"]]
+        if REPAIR_MANAGER not in managers:
+            return applied
+        entry = f"/metadata/managedFields/{managers.index(REPAIR_MANAGER)}"
+        is_it = {"op": "test", "path": f"{entry}/manager", "value": REPAIR_MANAGER}
+        removal = [is_it, {"op": "remove", "path": entry}]
+        return await self._change(_Call("PATCH", path, content_type=_JSON_PATCH, body=removal))
+
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         """Server-side apply of the whole status of a resource; returns the live resource, raises Gone without one."""
         manifest = {
@@ -193,7 +213,10 @@ class Cluster:
 
     async def _apply(self, path: str, manifest: Object, manager: str, *, dry_run: bool) -> Object:
         query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else ())]
-        answer = await self._write(_Call("PATCH", path, query, content_type=_APPLY, body=_yaml(manifest)))
+        return await self._change(_Call("PATCH", path, query, content_type=_APPLY, body=_yaml(manifest)))
+
+    async def _change(self, call: _Call) -> Object:
+        answer = await self._write(call)
         if isinstance(answer, Refusal):
             raise to_error(answer)
         return answer

@@ -1,0 +1,81 @@
+"""Every sample of manifests/samples in one namespace, with what the samples say they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.support.api import NAMESPACE, Api, Manifest, kind_of
+from cluster.support.service import Service
+from localcluster import nodes
+from localcluster.access import ClusterAccess
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDER = ROOT / "manifests" / "samples"
+GOLDEN = ROOT / "tests" / "golden"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples as they were applied, in a namespace of theirs."""
+
+    api: Api
+    namespace: str
+
+    def __getitem__(self, name: str) -> Service:
+        return Service(self.api, self.namespace, name)
+
+    def services(self) -> list[Service]:
+        return [self[name] for name in NAMES]
+
+
+def read(name: str) -> Manifest:
+    """Return a sample by the name of its file, which is the name of its resource."""
+    found: Manifest = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    assert found["metadata"]["name"] == name
+    return found
+
+
+def golden(name: str) -> list[Manifest]:
+    """Return the reviewed children of a sample."""
+    return list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+
+
+def _unlisted_nodes() -> list[Manifest]:
+    """A node with the card of the sample unlisted-gpu, which the harness does not know either."""
+    (node,) = nodes.gpu_nodes("NVIDIA-L4", gpus=1, nodes=1, prefix="unlisted")
+    node["metadata"]["labels"] |= {
+        "nvidia.com/gpu.product": "NVIDIA-RTX-PRO-5000-Blackwell",
+        "nvidia.com/gpu.memory": "48935",
+    }
+    return [node]
+
+
+def extra_nodes() -> list[Manifest]:
+    """Room for all at once: 8-GPU pods need nodes on which the scheduler has spread nothing else."""
+    return [*nodes.gpu_nodes("NVIDIA-H100-80GB-HBM3", gpus=8, nodes=12, prefix="samples"), *_unlisted_nodes()]
+
+
+def deploy(cluster: ClusterAccess, api: Api, namespace: str) -> Samples:
+    """Create the samples and what they need, all at once and without waiting for anything."""
+    cluster.add_nodes(extra_nodes())
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    prerequisites: list[dict[str, Any]] = list(
+        yaml.safe_load_all((FOLDER / "prerequisites" / "prerequisites.yaml").read_text())
+    )
+    for one in prerequisites:
+        api.create(one, namespace if kind_of(one).namespaced else None)
+    for name in NAMES:
+        api.create(read(name), namespace)
+    return Samples(api, namespace)
+
+
+def remove(cluster: ClusterAccess, samples: Samples) -> None:
+    """Delete everything again, without waiting for it."""
+    samples.api.delete(NAMESPACE, "", samples.namespace)
+    cluster.remove_nodes(extra_nodes())
+    cluster.kubectl("delete", "priorityclass", "inference", "--ignore-not-found")
