@@ -100,11 +100,20 @@ def settings_of(request: SizingRequest, facts: ModelFacts) -> Settings:
         lora_adapters=request.lora_adapters,
         lora_rank=request.lora_rank,
         speculative=request.speculative_method is not None,
+        drafts=request.speculative_method not in {None, "ngram", "suffix"},
         speculative_tokens=request.speculative_tokens,
     )
     vision = facts.is_multimodal and not request.language_model_only
     terms = terms_of(request.engine_version)
-    return Settings(load, terms, request.memory_utilization, request.kv_cache_dtype, vision, request.kv_cache_bytes)
+    return Settings(
+        load,
+        terms,
+        request.memory_utilization,
+        request.kv_cache_dtype,
+        vision,
+        request.kv_cache_bytes,
+        request.prefix_caching,
+    )
 
 
 def described(search: Search, verdict: Verdict, found: Found) -> Sizing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_operator.sizing.types import Band, PerGPU, Reason, Sizing, Verdict
+from vllm_operator.sizing.types import Band, ParameterCount, PerGPU, Reason, Sizing, Verdict
 
 if TYPE_CHECKING:
     from vllm_operator.sizing.search import Search
@@ -51,8 +51,9 @@ def choice(search: Search, answer: Sizing) -> str:
     parts = [used + _holds(answer) + "."]
     if answer.verdict is Verdict.TIGHT:
         parts.append("It fits on the optimistic bound only.")
-    if not search.facts.known and search.facts.total_bytes is None:
-        parts.append(f"The architecture {search.facts.architecture} is not known here: sizes are arranged as in Llama.")
+    if not search.facts.known and not isinstance(search.request.model, ParameterCount):
+        arranged = "from the bytes of its files" if search.facts.total_bytes else "as if it were arranged like Llama"
+        parts.append(f"The architecture {search.facts.architecture} is not known here: it was sized {arranged}.")
     alike = ties(search, answer)
     if alike:
         parts.append(alike)

@@ -27,6 +27,7 @@ from vllm_operator.sizing.mixers import gated_delta, pattern_layer, pruned_block
 from vllm_operator.sizing.quantization import Format, Scheme, UnknownQuantizationError, dense, quantization_from_config
 from vllm_operator.sizing.reader import ModelConfigError, Reader
 from vllm_operator.sizing.rope import rope_bytes
+from vllm_operator.sizing.vision import encoder_of
 
 NO_HALF = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 """Model types that vLLM refuses to run in float16 (config/model.py _FLOAT16_NOT_SUPPORTED_MODELS)."""
@@ -56,8 +57,8 @@ class ModelFacts:
     rope_bytes: int = 0
     rope_bytes_older: int = 0  # the same up to vLLM 0.30
     position_bytes: int = 0  # learned position embeddings
-    vision_bytes: int = 0  # encoders, replicated or divided as `vision_sharded_bytes` says
-    vision_sharded_bytes: int = 0
+    vision_bytes: int = 0  # of encoders, the same on every rank
+    vision_sharded_bytes: int = 0  # of encoders, divided by the tensor-parallel size
     quantization: str | None = None
     kv_cache_dtype: str = "auto"  # what the checkpoint asks for
     head_bias: bool = False
@@ -112,6 +113,8 @@ def facts_from_config(config: Mapping[str, Any], name: str = "", file_bytes: int
         )
     except (ModelConfigError, ZeroDivisionError, OverflowError) as error:
         return ModelFacts(label, architecture, problem=str(error), file_bytes=file_bytes)
+    if not facts.known and file_bytes:
+        facts = replace(facts, total_bytes=file_bytes)
     return replace(facts, file_bytes=file_bytes)
 
 
@@ -120,6 +123,7 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
     family = family_of(reader.words("architectures") or text.words("architectures"))
     quantization = quantization_from_config(reader.config) or quantization_from_config(text.config)
     blue = Blueprint(text, family, quantization, dense())
+    encoder = encoder_of(reader, blue.hidden)
     layers = build_layers(blue)
     return ModelFacts(
         name=name,
@@ -137,6 +141,8 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
         rope_bytes_older=rope_bytes(text, family, blue.head_size, older=True),
         position_bytes=_positions(text, family, blue.hidden),
         head_bias=text.flag("lm_head_bias"),
+        vision_bytes=encoder.replicated,
+        vision_sharded_bytes=encoder.sharded,
         quantization=quantization.method if quantization else None,
         kv_cache_dtype=quantization.kv_cache_dtype if quantization else "auto",
         pipeline=family.pipeline,

@@ -193,7 +193,7 @@ def grouped(specs: list[tuple[int, Spec]]) -> tuple[Group, ...]:
     )
 
 
-def pool(caches: list[tuple[int, Cache]], members: range, request: CacheRequest, in_flight: int) -> Pool:
+def pool(caches: list[tuple[int, Cache]], members: range, request: CacheRequest, in_flight: int, states: int) -> Pool:
     """The pool of the GPU that holds the layers `members`; groups are those of the whole model."""
     by_cache: dict[int, Spec] = {}
     specs = [(index, by_cache.setdefault(id(cache), spec_of(cache, request))) for index, cache in caches]
@@ -205,4 +205,4 @@ def pool(caches: list[tuple[int, Cache]], members: range, request: CacheRequest,
         block_bytes = max(
             (group.spec.page * sum(index in members for index in group.layers) for group in groups), default=0
         )
-    return Pool(groups, block_bytes, in_flight, states=1)
+    return Pool(groups, block_bytes, in_flight, states)

@@ -26,7 +26,11 @@ from vllm_operator.sizing.terms import (
     transient,
 )
 from vllm_operator.sizing.versions import EngineTerms
-from vllm_operator.sizing.weights import GIB, Shape, StageWeights, padding_for, stages, weights
+from vllm_operator.sizing.vision import SPREAD
+from vllm_operator.sizing.weights import GIB, Padding, Shape, StageWeights, layer_bytes, padding_for, stages, weights
+
+ENCODER_PROFILE = 1.5 * GIB
+"""Most that encoding the largest images was seen to add to the profile run (llava 1.6: 1.97 GiB with all the rest)."""
 
 UNKNOWN_WEIGHTS = 1.03
 """Conservative factor on the weights of an architecture without a row."""
@@ -49,6 +53,16 @@ class Settings:
     kv_cache_dtype: str = "auto"
     vision: bool = True
     kv_cache_bytes: int | None = None  # given, not what is left
+    prefix_caching: bool | None = None
+
+    @property
+    def states(self) -> int:
+        """State blocks of one sequence: one, two where prefixes are cached.
+
+        Source: MambaSpec, mode align), one a drafted token.
+        """
+        cached = self.terms.caches_hybrid_prefixes if self.prefix_caching is None else self.prefix_caching
+        return (2 if cached else 1) + self.load.speculative_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +197,7 @@ class Estimator:
         factor = weights_factor(facts, gpu.capability)
         return StageEstimate(
             math.ceil(total * self.settings.utilization),
-            Bytes(held, held * factor),
+            Bytes(held, held * factor + self._spread(shape)),
             Bytes(sampler, sampler),
             non_torch(shape),
             activations,
@@ -193,11 +207,28 @@ class Estimator:
             self.settings.kv_cache_bytes,
         )
 
+    def _spread(self, shape: Shape) -> float:
+        """What weights may take on top: of encoders, and of tensors whose place is not known."""
+        facts = self.facts
+        encoder = (facts.vision_bytes + facts.vision_sharded_bytes / shape.tensor) if self.settings.vision else 0.0
+        uneven = 2.0 * facts.vocabulary * facts.hidden / shape.tensor if facts.total_bytes else 0.0
+        return encoder * (SPREAD - 1) + uneven + self._draft(shape)
+
+    def _draft(self, shape: Shape) -> float:
+        """At most a drafting head as large as the largest layer, with an embedding and an output layer."""
+        if not self.settings.load.drafts:
+            return 0.0
+        largest = max((layer_bytes(layer, shape, Padding()) for layer in self.facts.layers), default=0)
+        return largest + 4.0 * self.facts.vocabulary * self.facts.hidden / shape.tensor
+
     def _stage_terms(self, shape: Shape) -> tuple[Bytes, Bytes]:
         key = (shape, 0)
         if key not in self._terms:
             load, terms = self.settings.load, self.settings.terms
-            self._terms[key] = (transient(self.facts, load, shape, terms), graphs(self.facts, load, terms))
+            activations = transient(self.facts, load, shape, terms)
+            if self.settings.vision:
+                activations = activations.plus(Bytes(0.0, ENCODER_PROFILE))
+            self._terms[key] = (activations, graphs(self.facts, load, terms))
         return self._terms[key]
 
     def _stage_weights(self, gpu: GPU, shape: Shape) -> tuple[StageWeights, ...]:
@@ -222,4 +253,7 @@ def pools(facts: ModelFacts, shape: Shape, settings: Settings) -> tuple[Pool, ..
     )
     tokens = settings.load.batched_tokens
     in_flight = (shape.pipeline + 1) * tokens if settings.terms.keeps_in_flight else tokens
-    return tuple(pool(caches, members, request, in_flight) for members in stages(len(facts.layers), shape.pipeline))
+    return tuple(
+        pool(caches, members, request, in_flight, settings.states)
+        for members in stages(len(facts.layers), shape.pipeline)
+    )

@@ -30,6 +30,7 @@ class Load:
     lora_adapters: int = 0
     lora_rank: int = 0
     speculative: bool = False
+    drafts: bool = False  # a drafting model of its own is loaded (not ngram)
     speculative_tokens: int = 0
 
 

@@ -87,6 +87,7 @@ class SizingRequest:
     speculative_tokens: int = 0
     language_model_only: bool = False
     engine_version: str = "0.32"
+    prefix_caching: bool | None = None  # None: as the engine's version does by itself
     kv_cache_bytes: int | None = None  # KV cache a GPU as vLLM's --kv-cache-memory-bytes sets it: nothing is profiled
 
 

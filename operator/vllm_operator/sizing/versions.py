@@ -15,6 +15,7 @@ class EngineTerms:
     charges_sampler: bool = True  # sampler state of the newer runner counts as consumed
     estimates_graphs: bool = True  # the newer runner estimates CUDA graphs
     keeps_in_flight: bool = True  # sliding windows count every batch in flight, not one
+    caches_hybrid_prefixes: bool = True  # prefix caching is on by default where layers keep states
     refines_fp8_experts: bool = True  # FP8 blocks of experts may be cut down to 32
 
 
@@ -40,5 +41,6 @@ def terms_of(version: str) -> EngineTerms:
         charges_sampler=False,
         estimates_graphs=False,
         keeps_in_flight=False,
+        caches_hybrid_prefixes=False,
         refines_fp8_experts=False,
     )
