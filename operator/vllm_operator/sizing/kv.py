@@ -195,8 +195,9 @@ def grouped(specs: list[tuple[int, Spec]]) -> tuple[Group, ...]:
 
 def pool(caches: list[tuple[int, Cache]], members: range, request: CacheRequest, in_flight: int, states: int) -> Pool:
     """The pool of the GPU that holds the layers `members`; groups are those of the whole model."""
-    by_cache: dict[int, Spec] = {}
-    specs = [(index, by_cache.setdefault(id(cache), spec_of(cache, request))) for index, cache in caches]
+    kinds = {id(cache): cache for _, cache in caches}
+    by_cache = {key: spec_of(cache, request) for key, cache in kinds.items()}
+    specs = [(index, by_cache[id(cache)]) for index, cache in caches]
     groups = grouped(specs)
     if len(groups) == 1:
         own = dict(specs)

@@ -119,7 +119,8 @@ def weights(
     tp, padding = shape.tensor, padding or Padding()
     if facts.total_bytes is not None:
         return (StageWeights(-(-facts.total_bytes // shape.gpus), 0),) * shape.pipeline
-    per_layer = {id(layer): layer_bytes(layer, shape, padding) for layer in facts.layers}
+    kinds = {id(layer): layer for layer in facts.layers}
+    per_layer = {key: layer_bytes(layer, shape, padding) for key, layer in kinds.items()}
     result = []
     for index, members in enumerate(stages(len(facts.layers), shape.pipeline)):
         total = sum(per_layer[id(facts.layers[at])] for at in members) + facts.rope_bytes
