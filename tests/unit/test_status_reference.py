@@ -1,0 +1,95 @@
+"""docs/status.md names every condition, phase and reason that the code can say, and none that it cannot."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vllm_operator.api.status import ConditionType, Phase
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "operator" / "vllm_operator"
+TEXT = (ROOT / "docs" / "status.md").read_text()
+
+# Where reasons are written down, as words of their own.
+SOURCES = (
+    "cluster/failures.py",
+    "errors.py",
+    "plan/__init__.py",
+    "plan/model.py",
+    "plan/size.py",
+    "reconciler.py",
+    "sizing/candidates.py",
+    "sizing/choose.py",
+    "sizing/estimated.py",
+    "sizing/rules.py",
+    "sizing/types.py",
+    "status/__init__.py",
+    "status/conditions.py",
+    "status/observation.py",
+)
+# Words there that are no reasons: types, statuses and kinds of others, values of the spec, names of formats.
+OTHER_WORDS = frozenset({
+    "True", "False", "Normal", "Warning", "Status", "Gi", "Observation", "LlamaForCausalLM", "Metric",
+    "ModelResolved", "Sized", "LoadBalancer", "Off", "Advisory", "Input", "Inventory", "Memory", "Validity",
+    "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4",
+    "AbleToScale", "Complete", "ContainerCreating", "Failed", "PodInitializing", "PodScheduled", "ScalingActive",
+})  # fmt: skip
+# Said by Kubernetes and handed on; the text shows them as examples.
+EXAMPLES = frozenset({"ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError"})
+
+
+def _words(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"^[A-Z][A-Za-z0-9]+$", node.value)
+
+
+def _rows(heading: str) -> Iterator[list[str]]:
+    """Cells of the tables below a heading, up to the next one of its level."""
+    level = heading.split(maxsplit=1)[0]
+    section = re.split(rf"\n(?={level} )", TEXT.split(f"\n{heading}\n", 1)[1])[0]
+    for line in section.splitlines():
+        if line.startswith("| ") and "`" in line:
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _names(cell: str) -> set[str]:
+    return set(re.findall(r"`([A-Za-z]+)`", cell))
+
+
+def test_every_condition_is_described() -> None:
+    assert {name for row in _rows("## Conditions") for name in _names(row[0])} == {one.value for one in ConditionType}
+
+
+def test_every_phase_is_described() -> None:
+    assert {name for row in _rows("## Phases") for name in _names(row[0])} == {one.value for one in Phase}
+
+
+def test_every_reason_is_described_and_every_described_one_exists() -> None:
+    said = {word for name in SOURCES for word in _words(PACKAGE / name)} - OTHER_WORDS
+    described = {name for row in _rows("## Reasons") for name in _names(row[0])}
+    described |= {name for row in _rows("## Events") for name in _names(row[1])}
+    described |= {"Settled", "Stalled", "Progressing"} & _names(TEXT)
+    assert sorted(said - described) == []
+    assert sorted(described - said) == []
+
+
+@pytest.mark.parametrize("word", sorted(OTHER_WORDS))
+def test_the_words_left_out_are_still_there(word: str) -> None:
+    assert word in {found for name in SOURCES for found in _words(PACKAGE / name)}
+
+
+def test_reasons_belong_to_conditions_that_exist() -> None:
+    conditions = {one.value for one in ConditionType}
+    for row in _rows("## Reasons"):
+        if len(row) == 4:
+            assert {name.strip() for name in row[1].split(",")} <= conditions, row
+
+
+def test_handed_on_reasons_are_shown_as_such() -> None:
+    assert _names(TEXT) >= EXAMPLES
