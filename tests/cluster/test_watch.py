@@ -1,0 +1,209 @@
+"""What the watch tells, and that it leaves no trace."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster.access import ClusterAccess
+from localcluster.cluster import Cluster as LocalCluster
+from localcluster.fixtures import NamespaceFactory
+from localcluster.kubectl import Kubectl
+from objects import Object, claim, config_map, deployment, named, resource
+from vllm_operator import kinds, watch
+from vllm_operator.cluster import Cluster
+from vllm_operator.kinds import CHILDREN, Kind
+from vllm_operator.naming import MANAGED_BY
+
+Sighting = tuple[str, str | None, str]  # kind, event, name
+CORE = tuple(kind for kind in CHILDREN if not kind.optional)
+
+
+class Diary:
+    """Notes what it is told and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.seen: list[Sighting] = []
+        self.bodies: list[Object] = []
+        self._news = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def resource_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        self._note("VLLMDeployment", event, body)
+
+    def child_seen(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
+        assert body["kind"] == kind.kind
+        assert body["apiVersion"] == kind.api_version
+        self._note(kind.kind, event, body)
+
+    def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        self._note("Pod", event, body)
+
+    def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
+        self._note("Node", event, body)
+
+    def _note(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        self.seen.append((kind, event, body["metadata"]["name"]))
+        self.bodies.append(dict(body))
+        task = asyncio.get_running_loop().create_task(self._tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    async def sees(self, *sightings: Sighting) -> None:
+        """Wait until all of these have been seen."""
+        try:
+            async with asyncio.timeout(20), self._news:
+                await self._news.wait_for(lambda: set(sightings) <= set(self.seen))
+        except TimeoutError:
+            pytest.fail(f"not seen: {set(sightings) - set(self.seen)}; seen: {self.seen}")
+
+    async def finds(self, *names: tuple[str, str]) -> None:
+        """Wait until these (kind, name) were listed, or added after the listing."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(
+                lambda: set(names) <= {(kind, name) for kind, event, name in self.seen if event in {None, "ADDED"}}
+            )
+
+
+@asynccontextmanager
+async def watching(kubeconfig: Path, namespace: str | None, children: tuple[Kind, ...] = CORE) -> AsyncIterator[Diary]:
+    """A watch that runs meanwhile and must end cleanly."""
+    diary, stop, ready = Diary(), asyncio.Event(), asyncio.Event()
+    async with Cluster(kubeconfig=str(kubeconfig)) as cluster:
+        running = asyncio.create_task(watch.watch(diary, cluster, watch.Scope(namespace, children), stop, ready))
+        await ready.wait()
+        await diary.finds(("Node", "cpu-0"))
+        yield diary
+        stop.set()
+        async with asyncio.timeout(10):
+            await running
+
+
+def labelled(manifest: Object, name: str = "one") -> Object:
+    manifest["metadata"]["labels"] = {"app": "one", MANAGED_BY: "vllm-operator"}
+    manifest["metadata"]["name"] = name
+    return manifest
+
+
+async def test_a_life_is_told_from_the_listing_to_the_end(installed: Path, namespace: str, kubectl: Kubectl) -> None:
+    kubectl.apply(resource(namespace))
+    async with watching(installed, None) as diary:
+        await diary.sees(("VLLMDeployment", None, "one"))
+        kubectl("patch", "vd", "one", "--type=merge", '--patch={"spec":{"replicas":3}}')
+        await diary.sees(("VLLMDeployment", "MODIFIED", "one"))
+        kubectl("delete", "vd", "one")
+        await diary.sees(("VLLMDeployment", "DELETED", "one"))
+        kubectl.apply(resource(namespace))
+        await diary.sees(("VLLMDeployment", "ADDED", "one"))
+
+
+async def test_children_of_every_kind_and_pods_and_nodes(installed: Path, namespace: str, kubectl: Kubectl) -> None:
+    pod = deployment(namespace)["spec"]["template"]
+    target = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "one"}, "maxReplicas": 2}
+    manifests = {
+        kinds.SERVICE_ACCOUNT: named(kinds.SERVICE_ACCOUNT, namespace),
+        kinds.CLAIM: claim(namespace, "standard"),
+        kinds.NETWORK_POLICY: named(kinds.NETWORK_POLICY, namespace, {"podSelector": {}}),
+        kinds.JOB: named(
+            kinds.JOB, namespace, {"template": {"spec": {**pod["spec"], "restartPolicy": "Never"}}, "suspend": True}
+        ),
+        kinds.SERVICE: named(kinds.SERVICE, namespace, {"ports": [{"port": 80}]}),
+        kinds.DEPLOYMENT: deployment(namespace, replicas=0),
+        kinds.AUTOSCALER: named(kinds.AUTOSCALER, namespace, target),
+        kinds.DISRUPTION_BUDGET: named(kinds.DISRUPTION_BUDGET, namespace, {"maxUnavailable": 1}),
+        kinds.CONFIG_MAP: config_map(namespace, key="value"),
+    }
+    assert manifests.keys() == set(CORE)
+    node = "cpu-0"
+    async with watching(installed, None) as diary:
+        kubectl.apply([labelled(one) for one in manifests.values()])
+        kubectl.apply(labelled(named(kinds.POD, namespace, pod["spec"])))
+        kinds_seen = [*(kind.kind for kind in manifests), "Pod"]
+        await diary.finds(*((kind, "one") for kind in kinds_seen))
+        kubectl("label", "node", node, "example.com/test=1", "--overwrite")
+        kubectl("label", "node", node, "example.com/test-")
+        await diary.sees(("Node", "MODIFIED", node))
+
+
+async def test_what_is_not_ours_is_not_even_sent(installed: Path, namespace: str, kubectl: Kubectl) -> None:
+    async with watching(installed, None) as diary:
+        kubectl.apply([config_map(namespace), deployment(namespace)])
+        kubectl.apply(labelled(config_map(namespace), "ours"))
+        await diary.finds(("ConfigMap", "ours"))
+    ours = [seen for seen, body in zip(diary.seen, diary.bodies, strict=True) if _namespace(body) == namespace]
+    assert {(kind, name) for kind, _, name in ours} == {("ConfigMap", "ours")}
+
+
+def _namespace(body: Object) -> str | None:
+    found: str | None = body["metadata"].get("namespace")
+    return found
+
+
+async def test_one_namespace_only(
+    installed: Path, namespace: str, namespace_factory: NamespaceFactory, kubectl: Kubectl
+) -> None:
+    other = namespace_factory({})
+    async with watching(installed, namespace) as diary:
+        kubectl.in_namespace(other).apply([resource(other), labelled(config_map(other))])
+        kubectl.apply([resource(namespace), labelled(config_map(namespace))])
+        await diary.finds(("VLLMDeployment", "one"), ("ConfigMap", "one"))
+    assert {_namespace(body) for body in diary.bodies} == {namespace, None}
+
+
+async def test_it_writes_nothing(
+    local_cluster: LocalCluster, installed: Path, namespace: str, kubectl: Kubectl
+) -> None:
+    mark = local_cluster.audit_mark()
+    async with watching(installed, None) as diary:
+        kubectl.apply(resource(namespace))
+        await diary.finds(("VLLMDeployment", "one"))
+        kubectl("patch", "vd", "one", "--type=merge", '--patch={"spec":{"replicas":3}}')
+        await diary.sees(("VLLMDeployment", "MODIFIED", "one"))
+        kubectl("delete", "vd", "one")
+        await diary.sees(("VLLMDeployment", "DELETED", "one"))
+    by_operator = [event for event in local_cluster.audit_events(since=mark) if "vllm-operator-system" in event.user]
+    assert {event.verb for event in by_operator} <= {"get", "list", "watch"}
+    assert {event.resource for event in by_operator if event.verb == "watch"} == {
+        kind.plural for kind in (*CORE, kinds.RESOURCE, kinds.POD, kinds.NODE)
+    }
+    metadata = [body["metadata"] for body in diary.bodies if body["kind"] == "VLLMDeployment"]
+    assert all("finalizers" not in one for one in metadata)
+    assert all(set(one["annotations"]) <= {"kubectl.kubernetes.io/last-applied-configuration"} for one in metadata)
+
+
+# kopf leaves its other watchers' sessions behind when one of them fails; the process ends then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_what_cannot_be_healed_ends_it(
+    cluster: ClusterAccess, namespace: str, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_ERROR_DELAYS", (0.05, 0.05))
+    kubectl("create", "serviceaccount", "nobody")
+    kubeconfig = cluster.kubeconfig_for("nobody", namespace)
+    async with Cluster(kubeconfig=str(kubeconfig)) as refused, asyncio.timeout(30):
+        with pytest.raises(Exception, match="forbidden"):
+            await watch.watch(Diary(), refused, watch.Scope(None, CORE), asyncio.Event(), asyncio.Event())
+    gc.collect()  # so that nothing of it turns up in a later test
+
+
+async def test_tasks_that_were_there_before_survive_its_end(installed: Path) -> None:
+    earlier = asyncio.create_task(asyncio.Event().wait())
+    async with watching(installed, None):
+        pass
+    assert not earlier.done()
+    earlier.cancel()
+
+
+def test_failed_requests_are_tried_for_about_ten_minutes_and_not_in_step() -> None:
+    delays = vars(watch)["_ErrorDelays"]()
+    first, second = list(delays), list(delays)
+    assert first != second
+    assert all(450 <= sum(series) <= 750 for series in (first, second))
+    assert max(first) < 60
