@@ -41,6 +41,8 @@ def findings(seen: Observation) -> list[Finding]:
     found = [_accepted(seen), _model_resolved(plan), _sized(plan)]
     if plan.refusal is None:
         found += [_cache_ready(seen), _available(seen), _scaling_ready(seen)]
+    elif seen.rollout.exists:
+        found.append(_available(seen))  # what was accepted before goes on serving
     ready = _ready(seen)
     return [finding for finding in (*found, ready, *_kstatus(seen, ready)) if finding]
 
@@ -169,7 +171,8 @@ def _ready(seen: Observation) -> Finding:
         return _no(kind, reason, trouble.message if trouble else _progress(seen))
     if seen.rollout.wanted == 0:
         return _yes(kind, _rest(seen), "there are no replicas, as asked")
-    return _yes(kind, "Available", f"{seen.rollout.available} replicas serve")
+    serving = "1 replica serves" if seen.rollout.wanted == 1 else f"{seen.rollout.wanted} replicas serve"
+    return _yes(kind, "Available", serving)
 
 
 def _kstatus(seen: Observation, ready: Finding) -> tuple[Finding, Finding]:
