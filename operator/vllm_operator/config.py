@@ -6,10 +6,12 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from vllm_operator.errors import UsageError
 from vllm_operator.plan.types import Defaults
+from vllm_operator.sizing.tables import EMPTY, Tables, load_tables
 
 PREFIX = "VLLM_OPERATOR_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -73,12 +75,22 @@ class OperatorConfig:
     health_port: int = _number(8080, "port of /healthz and /readyz; 0 turns them off", 0, 65535)
     kubeconfig: str | None = _name("kubeconfig file (default: $KUBECONFIG, the pod's service account, ~/.kube/config)")
     context: str | None = _name("context within the kubeconfig (default: its current one)")
+    tables: str | None = _name("YAML file with further GPUs and models, such as a mounted ConfigMap")
     writes_per_second: float = _number(200.0, "writes to the API server per second, in the long run", 0.1, 10000)
     burst: int = _number(400, "writes that may follow each other at once", 1, 100000)
 
     def defaults(self) -> Defaults:
-        """What plans need of it."""
-        return Defaults(engine_image=self.engine_image, cpu_image=self.cpu_image)
+        """What plans need of it; reads the tables' file, and raises UsageError when that fails."""
+        return Defaults(engine_image=self.engine_image, cpu_image=self.cpu_image, tables=self._tables())
+
+    def _tables(self) -> Tables:
+        """The rows of the tables' file; UsageError when it cannot be read. Wrong rows are listed in `bad`."""
+        if self.tables is None:
+            return EMPTY
+        try:
+            return load_tables(Path(self.tables).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--tables={self.tables!r} cannot be read: {error}.") from error
 
 
 def _settings() -> dict[str, _Setting]:

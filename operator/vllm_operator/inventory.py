@@ -7,28 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_operator.sizing.gpus import GPU, lookup, unknown_gpu
+from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.sizing.types import Offer
 
 PRODUCT = "nvidia.com/gpu.product"
 MEMORY = "nvidia.com/gpu.memory"
 AMD_PRODUCT = "amd.com/gpu.product-name"
-# What torch sees is a little less than the label says; the largest gap measured on any card.
-_LABEL_EXCESS_GIB = 0.75
 
 
-def _gpu_of(labels: Mapping[str, str]) -> GPU | None:
+def _gpu_of(labels: Mapping[str, str], tables: Tables) -> GPU | None:
     product = labels.get(PRODUCT) or labels.get(AMD_PRODUCT)
     if not product or product.endswith("-SHARED") or "-MIG-" in product:
         return None  # a share of a GPU is not a GPU of the table
-    if known := lookup(product):
+    if known := tables.gpu(product) or lookup(product):
         return known
     memory = labels.get(MEMORY, "")
-    return unknown_gpu(product, int(memory) / 1024 - _LABEL_EXCESS_GIB) if memory.isdigit() else None
+    return unknown_gpu(product, int(memory) / 1024) if memory.isdigit() else None
 
 
-def gpus_of_node(node: Mapping[str, Any]) -> tuple[GPU, int] | None:
+def gpus_of_node(node: Mapping[str, Any], tables: Tables = EMPTY) -> tuple[GPU, int] | None:
     """Which GPU a node carries and how many can be allocated; None for nodes without, and for cordoned ones."""
-    gpu = _gpu_of(node["metadata"].get("labels") or {})
+    gpu = _gpu_of(node["metadata"].get("labels") or {}, tables)
     if gpu is None or (node.get("spec") or {}).get("unschedulable"):
         return None
     allocatable = ((node.get("status") or {}).get("allocatable") or {}).get(gpu.resource_name, "0")
@@ -39,14 +38,15 @@ def gpus_of_node(node: Mapping[str, Any]) -> tuple[GPU, int] | None:
 class Inventory:
     """The GPU nodes as last seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Tables = EMPTY) -> None:
+        self._tables = tables
         self._nodes: dict[str, tuple[GPU, int]] = {}
         self._offers: tuple[Offer, ...] = ()
 
     def see(self, node: Mapping[str, Any], *, deleted: bool = False) -> bool:
         """Take note of a node; true when that changes what the cluster offers."""
         name = node["metadata"]["name"]
-        found = None if deleted else gpus_of_node(node)
+        found = None if deleted else gpus_of_node(node, self._tables)
         if self._nodes.get(name) == found:
             return False
         if found is None:

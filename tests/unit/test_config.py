@@ -19,6 +19,7 @@ GOOD = {
     "health_port": ("0", 0),
     "kubeconfig": ("/etc/kubeconfig", "/etc/kubeconfig"),
     "context": ("kind-a", "kind-a"),
+    "tables": ("/etc/tables.yaml", "/etc/tables.yaml"),
     "writes_per_second": ("0.5", 0.5),
     "burst": ("1", 1),
 }
@@ -33,6 +34,7 @@ BAD = {
     "health_port": ("-1", "65536", "http"),
     "kubeconfig": ("",),
     "context": ("",),
+    "tables": ("",),
     "writes_per_second": ("0", "nan"),
     "burst": ("0", "1e3"),
 }

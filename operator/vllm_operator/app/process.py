@@ -184,5 +184,8 @@ async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
         burst=config.burst,
     )
     async with connecting as cluster:
-        reconciler = make(cluster, config.defaults(), Recorder(cluster), config.namespace)
+        defaults = config.defaults()
+        for row in defaults.tables.bad:
+            log.error("%s: %s", config.tables, row)
+        reconciler = make(cluster, defaults, Recorder(cluster), config.namespace)
         return await _Process(config, cluster, reconciler).serve()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import difflib
-import os
 import sys
 from typing import Any
 
@@ -14,8 +13,8 @@ import yaml
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource
 from vllm_operator.cli.documents import read_resources
+from vllm_operator.cli.settings import configuration
 from vllm_operator.cluster import Cluster
-from vllm_operator.config import load
 from vllm_operator.errors import OperatorError, UsageError
 from vllm_operator.naming import MANAGED_SELECTOR, Key, resource_of
 from vllm_operator.reconciler import Reconciler
@@ -47,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    config = load(os.environ, {"kubeconfig": args.kubeconfig, "context": args.context})
+    config, defaults = configuration({"kubeconfig": args.kubeconfig, "context": args.context})
     code = 0
     async with Cluster(kubeconfig=config.kubeconfig, context=config.context) as cluster:
-        reconciler = Reconciler(cluster, config.defaults(), Recorder(cluster))
+        reconciler = Reconciler(cluster, defaults, Recorder(cluster))
         await reconciler.start()
         for _, resource in read_resources(args.files, args.namespace):
             code = max(code, await _diff(cluster, reconciler, resource))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
 import yaml
 
 from vllm_operator.cli.documents import read_resources
-from vllm_operator.config import load
+from vllm_operator.cli.settings import configuration
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.types import Facts
 from vllm_operator.render import render
@@ -32,7 +31,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifests of every resource; 3 when one is refused, UsageError when one is not valid."""
-    defaults = load(os.environ, {}).defaults()
+    _, defaults = configuration()
     code = 0
     for document, resource in read_resources(args.files, args.namespace):
         plan = make_plan(resource, defaults, Facts())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from vllm_operator.api import API_VERSION
 from vllm_operator.api.parse import parse_manifest
 from vllm_operator.cli.documents import DEFAULT_NAMESPACE, Document, read_documents
+from vllm_operator.cli.settings import configuration
 from vllm_operator.cluster import schema_errors
-from vllm_operator.config import load
 from vllm_operator.errors import InvalidSpec
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.types import Defaults, Facts, Plan
@@ -32,7 +31,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per resource, or one per problem."""
-    defaults = load(os.environ, {}).defaults()
+    _, defaults = configuration()
     wrong = [_check(document, defaults) for document in read_documents(args.files)]
     return INVALID if any(wrong) else 0
 

@@ -12,6 +12,7 @@ from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
 from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan import cache, monitoring, network, scaling, workload
+from vllm_operator.plan.loader import server_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
@@ -24,7 +25,7 @@ __all__ = ["make_plan"]
 def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
     spec = resource.spec
-    image = workload.image(spec, defaults)
+    image = server_image(spec, defaults)
     plan = Plan(resource, settings(spec), engine_version(image))
     if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
         return replace(plan, refusal=Refusal("Accepted", "InvalidArguments", problems))

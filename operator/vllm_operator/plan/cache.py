@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.model_spec import Files
@@ -14,6 +13,7 @@ from vllm_operator.engine.arguments import hub_id
 from vllm_operator.engine.pod import HUB_MOUNT, token_variable, with_user_environment
 from vllm_operator.engine.source import parse_source
 from vllm_operator.naming import child_name, digest
+from vllm_operator.plan import loader
 from vllm_operator.plan.types import Child, Defaults, LiveClaim
 
 GIB = 2**30
@@ -133,23 +133,18 @@ def model_digest(spec: Spec) -> str:
     return digest([asdict(one) for one in downloads(spec)])
 
 
-def _pod_settings(spec: Spec) -> dict[str, Any]:
-    """What of the pod template also holds for the Job: where it may run and pull from, not what it runs."""
-    overlay = spec.pod_template.get("spec") or {}
-    kept = ("imagePullSecrets", "tolerations", "priorityClassName")
-    return {key: overlay[key] for key in kept if key in overlay}
-
-
 def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[str, str]) -> Child:
     """The Job. Jobs are immutable, so its name carries a hash of what it does: another wish is another Job."""
     values = {
-        "image": defaults.cpu_image if spec.gpu.count == 0 else defaults.engine_image,
+        "image": loader.loader_image(spec, defaults),
         "downloads": [asdict(one) for one in downloads(spec)],
         "env": _job_environment(spec),
         "claim": claim_name(spec, name),
         "hub_mount": HUB_MOUNT,
         "service_account": child_name(name),
-        "pod_settings": _pod_settings(spec),
+        "pod_settings": loader.pod_settings(spec),
+        "volumes": loader.volumes(spec),
+        "volume_mounts": loader.volume_mounts(spec),
         # A single-node volume must be made where the servers can follow it.
         "node_selector": dict(node_selector) if spec.cache.access_mode == "ReadWriteOnce" else {},
     }

@@ -1,4 +1,4 @@
-"""Which model it is: facts by hand, then the catalogue, then the parameter count in its name."""
+"""Which model it is: facts by hand, the operator's own table, the catalogue, the parameter count in its name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan.types import ResolvedModel
 from vllm_operator.sizing.catalogue import lookup, parameters_from_name
 from vllm_operator.sizing.facts import ModelFacts, facts_from_config
+from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import ParameterCount
 from vllm_operator.sizing.weights import GIB, Shape, weights
 
@@ -37,13 +38,15 @@ def weights_gib(model: ModelFacts | ParameterCount) -> float:
     return sum(stage.total for stage in weights(model, Shape())) / GIB
 
 
-def resolve_model(spec: Spec) -> ResolvedModel:
+def resolve_model(spec: Spec, tables: Tables) -> ResolvedModel:
     """The model with what is known of it; InvalidSpec when facts given by hand cannot be read."""
     source = parse_source(spec.model.source)
     name = served_names(spec.model)[0]
     if spec.model.facts:
         return ResolvedModel(name, spec.model.revision, _by_hand(spec), "spec.model.facts")
     repository = source.location if source.is_downloaded else source.path or source.location
+    if added := tables.models.get(repository):
+        return ResolvedModel(name, spec.model.revision, added, "the operator's own table")
     if facts := lookup(repository):
         return ResolvedModel(name, spec.model.revision, facts, "the catalogue")
     if count := parameters_from_name(repository):

@@ -6,10 +6,11 @@ from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.errors import Problem
-from vllm_operator.plan.types import Facts, Refusal
+from vllm_operator.plan.types import Facts, Plan, Refusal
 from vllm_operator.sizing.choose import size
 from vllm_operator.sizing.facts import ModelFacts
 from vllm_operator.sizing.gpus import GPU, gpus, lookup, unknown_gpu
+from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Offer, ParameterCount, ReasonKind, Sizing, SizingRequest, Verdict
 
 DEFAULT_RESOURCE = "nvidia.com/gpu"
@@ -21,9 +22,9 @@ def _number(value: int | str) -> int | None:
     return None if value == "auto" else int(value)
 
 
-def _named_gpu(spec: Spec) -> GPU | None:
-    """The GPU that the spec names: from the table, or by its memory when the table does not know it."""
-    found = lookup(spec.gpu.product)
+def _named_gpu(spec: Spec, tables: Tables) -> GPU | None:
+    """The GPU that the spec names: from the tables, or by its memory when they do not know it."""
+    found = tables.gpu(spec.gpu.product) or lookup(spec.gpu.product)
     if spec.gpu.memory and (found is None or found.product != spec.gpu.product):
         return unknown_gpu(spec.gpu.product, to_bytes(spec.gpu.memory) / 2**30)
     return found
@@ -33,14 +34,15 @@ def _table_offer(gpu: GPU) -> Offer:
     return Offer(gpu, max(gpu.gpus_per_node, default=_USUAL_GPUS_PER_NODE), _MANY_NODES)
 
 
-def offers_for(spec: Spec, facts: Facts) -> tuple[Offer, ...] | Problem:
+def offers_for(spec: Spec, facts: Facts, tables: Tables) -> tuple[Offer, ...] | Problem:
     """GPUs to choose from: what the cluster has, narrowed to the product that is named; or what is wrong with it."""
     if not spec.gpu.product and not spec.gpu.memory:
         if facts.offers is None:
-            return tuple(_table_offer(gpu) for gpu in gpus().values() if gpu.vendor == "nvidia")
+            known = {**gpus(), **tables.gpus}
+            return tuple(_table_offer(gpu) for gpu in known.values() if gpu.vendor == "nvidia")
         sticky = tuple(offer for offer in facts.offers if offer.gpu.product == facts.previous_product)
         return sticky or facts.offers
-    gpu = _named_gpu(spec)
+    gpu = _named_gpu(spec, tables)
     if gpu is None:
         return Problem(
             "spec.gpu.product",
@@ -81,7 +83,7 @@ def request_for(
     )
 
 
-def unsized(spec: Spec) -> Sizing:
+def unsized(spec: Spec, tables: Tables) -> Sizing:
     """The shape when nothing is checked: CPU backend, or `sizing.mode: Off` with the numbers that the spec gives."""
     count = int(spec.gpu.count) if spec.gpu.count != "auto" else 1
     pipeline = _number(spec.parallelism.pipeline) or 1
@@ -91,7 +93,7 @@ def unsized(spec: Spec) -> Sizing:
     return Sizing(
         verdict=Verdict.SKIPPED,
         explanation=why,
-        gpu=_named_gpu(spec) if spec.gpu.product else None,
+        gpu=_named_gpu(spec, tables) if spec.gpu.product else None,
         gpus=count,
         tensor=tensor,
         pipeline=pipeline,
@@ -101,11 +103,10 @@ def unsized(spec: Spec) -> Sizing:
     )
 
 
-def size_spec(
-    spec: Spec, chosen: Settings, model: ModelFacts | ParameterCount, facts: Facts, version: str
-) -> Sizing | Problem:
+def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tables: Tables) -> Sizing | Problem:
     """The shape for a spec. An earlier choice is kept while it still fits: GPU pods do not move for a better price."""
-    offers = offers_for(spec, facts)
+    spec, chosen, version = plan.resource.spec, plan.settings, plan.engine_version
+    offers = offers_for(spec, facts, tables)
     if isinstance(offers, Problem):
         return offers
     answer = size(request_for(spec, chosen, model, offers, version))

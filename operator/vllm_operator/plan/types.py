@@ -11,6 +11,7 @@ from vllm_operator.engine.profiles import Settings
 from vllm_operator.errors import Problem
 from vllm_operator.kinds import Kind
 from vllm_operator.sizing.facts import ModelFacts
+from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.sizing.types import Offer, ParameterCount, Sizing
 
 
@@ -20,6 +21,7 @@ class Defaults:
 
     engine_image: str = "vllm/vllm-openai:v0.32.0"
     cpu_image: str = "vllm/vllm-openai-cpu:v0.32.0"
+    tables: Tables = EMPTY  # GPUs and models that the shipped tables do not know, or weigh differently
 
 
 @dataclass(frozen=True, slots=True)

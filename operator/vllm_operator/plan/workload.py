@@ -15,16 +15,12 @@ from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.errors import Problem
 from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest, labels, selector
 from vllm_operator.plan.cache import claim_name, has_cache, preloads
+from vllm_operator.plan.loader import server_image
 from vllm_operator.plan.size import DEFAULT_RESOURCE
 from vllm_operator.plan.types import Child, Defaults, LiveWorkload, Plan
 from vllm_operator.sizing.types import Sizing
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-
-
-def image(spec: Spec, defaults: Defaults) -> str:
-    """The server's image."""
-    return spec.engine.image or (defaults.cpu_image if is_cpu(spec) else defaults.engine_image)
 
 
 def resource_name(spec: Spec, sizing: Sizing) -> str:
@@ -154,7 +150,7 @@ def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -
     """The Deployment of the servers."""
     spec, name = plan.resource.spec, plan.resource.name
     surge, unavailable = _surge(spec)
-    compiled = f"compiled/{digest([image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
+    compiled = f"compiled/{digest([server_image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
     values = {
         "replicas": replicas(spec),
         "selector": selector(name),
@@ -167,7 +163,7 @@ def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -
         "service_account": child_name(name),
         "node_selector": node_selector(spec, sizing),
         "tolerations": _tolerations(spec, sizing),
-        "image": image(spec, defaults),
+        "image": server_image(spec, defaults),
         "command": command(spec),
         "args": launch.args,
         "env": environment(spec, offline=preloads(spec)),

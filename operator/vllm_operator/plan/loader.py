@@ -1,0 +1,54 @@
+"""What the preload Job's pod shares with the servers' pods: the image, where it may run, and the files it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import is_cpu
+from vllm_operator.plan.types import Defaults
+
+# Of the pod template: where a pod may run, pull from and how it resolves names; not what it runs.
+_SHARED = ("dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "priorityClassName", "tolerations")
+_OWN_VOLUMES = frozenset({"cache", "tmp", "shm", "model"})
+
+
+def server_image(spec: Spec, defaults: Defaults) -> str:
+    """The servers' image."""
+    return spec.engine.image or _default_image(spec, defaults)
+
+
+def loader_image(spec: Spec, defaults: Defaults) -> str:
+    """The Job's image: that of the servers, which vLLM's images hold the hub's client for; an own server's may not."""
+    return _default_image(spec, defaults) if spec.engine.command else server_image(spec, defaults)
+
+
+def _default_image(spec: Spec, defaults: Defaults) -> str:
+    return defaults.cpu_image if is_cpu(spec) else defaults.engine_image
+
+
+def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The objects in a list of the pod template; about anything else the API server speaks when servers are applied."""
+    found = overlay.get(key)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def pod_settings(spec: Spec) -> dict[str, Any]:
+    """Fields of the pod template's spec that hold for the Job's pod too."""
+    overlay = spec.pod_template.get("spec") or {}
+    return {key: overlay[key] for key in _SHARED if key in overlay}
+
+
+def volumes(spec: Spec) -> list[Mapping[str, Any]]:
+    """Volumes that the pod template adds, such as a private CA: the Job talks to the hub that the CA vouches for."""
+    overlay = spec.pod_template.get("spec") or {}
+    return [item for item in _items(overlay, "volumes") if item.get("name") not in _OWN_VOLUMES]
+
+
+def volume_mounts(spec: Spec) -> list[Mapping[str, Any]]:
+    """Where the pod template mounts those volumes in the server's container."""
+    overlay = spec.pod_template.get("spec") or {}
+    added = {volume.get("name") for volume in volumes(spec)}
+    servers = [item for item in _items(overlay, "containers") if item.get("name") == "vllm"]
+    return [mount for server in servers for mount in _items(server, "volumeMounts") if mount.get("name") in added]

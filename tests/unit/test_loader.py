@@ -1,0 +1,63 @@
+"""The preload Job's pod: what it shares with the servers, and what it must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vllm_operator.api.parse import parse
+from vllm_operator.cluster import schema_errors
+from vllm_operator.plan import make_plan
+from vllm_operator.plan.types import Defaults, Facts
+from vllm_operator.render import render
+
+CA = {"name": "ca", "configMap": {"name": "company-ca"}}
+MOUNT = {"name": "ca", "mountPath": "/etc/company", "readOnly": True}
+
+
+def job(**spec: object) -> dict[str, Any]:
+    resource = {"metadata": {"name": "x"}, "spec": {"model": {"source": "hf://Qwen/Qwen3-8B"}, **spec}}
+    manifests = render(make_plan(parse(resource), Defaults("engine:v1", "cpu:v1"), Facts()))
+    found = next(one for one in manifests if one["kind"] == "Job")
+    assert schema_errors(found) == []
+    pod: dict[str, Any] = found["spec"]["template"]["spec"]
+    return pod
+
+
+def test_private_ca_reaches_the_hub_client() -> None:
+    template = {"spec": {"volumes": [CA], "containers": [{"name": "vllm", "volumeMounts": [MOUNT]}]}}
+    pod = job(podTemplate=template)
+    assert CA in pod["volumes"]
+    assert MOUNT in pod["containers"][0]["volumeMounts"]
+
+
+def test_volumes_of_sidecars_stay_theirs() -> None:
+    template = {"spec": {"volumes": [CA], "containers": [{"name": "side", "image": "s:1", "volumeMounts": [MOUNT]}]}}
+    assert MOUNT not in job(podTemplate=template)["containers"][0]["volumeMounts"]
+
+
+def test_changed_volumes_of_ours_are_not_taken_twice() -> None:
+    template = {"spec": {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]}}
+    names = [volume["name"] for volume in job(podTemplate=template)["volumes"]]
+    assert names == ["cache", "tmp"]
+
+
+def test_where_it_may_run_and_pull_from_is_shared() -> None:
+    shared = {"tolerations": [{"key": "gpu", "operator": "Exists"}], "imagePullSecrets": [{"name": "pull"}]}
+    pod = job(podTemplate={"spec": {**shared, "runtimeClassName": "nvidia"}})
+    assert {key: pod[key] for key in shared} == shared
+    assert "runtimeClassName" not in pod
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "image"),
+    [
+        ({}, {}, "engine:v1"),
+        ({}, {"count": 0}, "cpu:v1"),
+        ({"image": "mirror/vllm:v0.32.0"}, {}, "mirror/vllm:v0.32.0"),
+        ({"image": "mine:v1", "command": ["serve"]}, {}, "engine:v1"),
+    ],
+)
+def test_image_holds_the_hub_client(engine: dict[str, Any], gpu: dict[str, Any], image: str) -> None:
+    assert job(engine=engine, gpu=gpu)["containers"][0]["image"] == image
