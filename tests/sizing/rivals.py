@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Mapping
 
 from sizing.points import Point, model, points
-
 from vllm_operator.sizing.weights import GIB
 
 KAITO_UTILIZATION = 0.84

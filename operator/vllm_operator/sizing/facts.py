@@ -66,7 +66,6 @@ class ModelFacts:
     known: bool = True  # the architecture has a row; otherwise sizes are arranged as in Llama, with a wider band
     keeps_gate_up: bool = False
     norm_bias: bool = False
-    wide_activations: bool = False  # norms and activation are compiled apart (Gemma 2 and 3)
     captures_1024: bool = False  # CUDA graphs are captured up to 1024 tokens, not 512
     half_precision: bool = True  # vLLM agrees to compute it in float16
     schemes: frozenset[Scheme] = frozenset()  # ways its matrices are stored
@@ -149,7 +148,6 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
         known=family.known,
         keeps_gate_up=family.keeps_gate_up,
         norm_bias=family.norm_bias,
-        wide_activations=family.wide_activations,
         captures_1024=family.captures_1024,
         half_precision=text.word("model_type") not in NO_HALF,
         schemes=schemes_of(layers),

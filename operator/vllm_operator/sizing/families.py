@@ -58,7 +58,6 @@ class Family:
     experts_name: str = "mlp"
     indexer: bool = False  # sparse attention picks tokens with an index of its own
     router_bits: int = 16
-    wide_activations: bool = False
     captures_1024: bool = False
     known: bool = True
 
@@ -66,9 +65,7 @@ class Family:
 LLAMA = Family()
 QWEN2 = Family(qkv_bias=True, o_bias=False, keeps_gate_up=True)
 QWEN3 = Family(o_bias=None, qk_norm=QKNorm.HEAD, keeps_gate_up=True)
-GEMMA3 = Family(
-    qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True, wide_activations=True, normalizer=True
-)
+GEMMA3 = Family(qk_norm=QKNorm.HEAD, norms=4, tied=True, ropes=2, keeps_gate_up=True, normalizer=True)
 DEEPSEEK = Family(mixer=Mixer.LATENT, keeps_gate_up=True)
 QWEN3VL = Family(qk_norm=QKNorm.HEAD, keeps_gate_up=True, older_positions=4)
 QWEN35 = Family(older_positions=4, mixer=Mixer.GATED_DELTA, qk_norm=QKNorm.HEAD, output_gate=True, keeps_gate_up=True)
@@ -106,7 +103,7 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen3_5ForConditionalGeneration": QWEN35,
     "Qwen3_5MoeForConditionalGeneration": QWEN35,
     "GemmaForCausalLM": Family(tied=True, keeps_gate_up=True),
-    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True, wide_activations=True, normalizer=True),
+    "Gemma2ForCausalLM": Family(norms=4, tied=True, keeps_gate_up=True, normalizer=True),
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
     "GlmForCausalLM": Family(rope=False),
