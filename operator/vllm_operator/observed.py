@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_operator.kinds import Kind
+from vllm_operator.kinds import CLAIM, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, MODEL_ANNOTATION, Key, controller_of, digest, resource_of
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
@@ -25,6 +25,7 @@ class Live:
     version: int
     owner: str  # uid of the controller, empty when there is none
     ours: bool  # carries our mark
+    made: bool  # by an apply of ours, whatever it carries
     fingerprint: str
     body: Mapping[str, Any]  # metadata.generation, spec and status, as far as the kind needs them
     owned: frozenset[str]  # fields of `spec` that our own applies hold
@@ -35,12 +36,12 @@ def _version(metadata: Mapping[str, Any]) -> int:
     return int(metadata.get("resourceVersion") or 0)
 
 
-def _owned(metadata: Mapping[str, Any]) -> frozenset[str]:
+def _applied(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The fields that our own applies hold (FieldsV1); None where we never applied anything."""
     for entry in metadata.get("managedFields") or ():
         if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
-            fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-            return frozenset(name.removeprefix("f:") for name in fields)
-    return frozenset()
+            return dict(entry.get("fieldsV1") or {})
+    return None
 
 
 # Written by controllers of Kubernetes into objects of ours; not drift.
@@ -71,19 +72,21 @@ def reduce(body: Mapping[str, Any]) -> Live:
     controller = controller_of(metadata)
     template = (spec.get("template") or {}).get("metadata") or {}
     kept_spec = {key: spec[key] for key in _SPEC_FIELDS if key in spec}
+    applied = _applied(metadata)
     return Live(
         uid=metadata["uid"],
         version=_version(metadata),
         owner=str(controller["uid"]) if controller else "",
         # Either mark will do: whoever spoils one of them has not made the object his.
         ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER or resource_of(metadata) is not None,
+        made=applied is not None,
         fingerprint=fingerprint(body),
         body={
             "metadata": {"generation": metadata.get("generation", 0)},
             "spec": {**kept_spec, "template": {"metadata": {"annotations": template.get("annotations") or {}}}},
             "status": body.get("status") or {},
         },
-        owned=_owned(metadata),
+        owned=frozenset(name.removeprefix("f:") for name in (applied or {}).get("f:spec") or ()),
     )
 
 
@@ -118,6 +121,15 @@ def claimed_by_others(live: Live, kind: Kind, uid: str) -> str:
         return ""
     whose = "another object controls it" if live.owner else "somebody else made it"
     return f"a {kind} of this name exists and {whose}: rename the resource, or remove the {kind}"
+
+
+def may_go(live: Live, kind: Kind, uid: str) -> bool:
+    """Whether the resource with that uid may delete a child that it plans no more.
+
+    What an orphaning deletion of a former resource of the name left behind goes too, or two generations of children
+    would act side by side; but a claim without an owner is retained.
+    """
+    return live.owner == uid or (not live.owner and live.made and kind is not CLAIM)
 
 
 class Observed:

@@ -18,14 +18,14 @@ from vllm_operator.errors import Blocked, Conflict, Gone, InvalidSpec, Transient
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload, may_go
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan
 from vllm_operator.plan.workload import is_at_rest
 from vllm_operator.ports import Api, Events, Object
 from vllm_operator.render import render_child
-from vllm_operator.status import make_status, refused_status
+from vllm_operator.status import make_status, notices, refused_status
 from vllm_operator.status.observation import (
     ChildError,
     Observation,
@@ -223,7 +223,7 @@ class Reconciler:
         planned = {(child.kind, key.namespace, child.name) for child in done.plan.children}
         for ref in observed.of(key):
             live = observed.get(ref)
-            if ref in planned or live is None or live.owner != done.plan.resource.uid:
+            if ref in planned or live is None or not may_go(live, ref[0], done.plan.resource.uid):
                 continue
             try:
                 await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
@@ -259,10 +259,13 @@ class Reconciler:
 
     async def _finish(self, done: _Pass, body: Object) -> Result:
         previous = body.get("status") or {}
-        status = make_status(self._observation(done), previous, _now())
+        seen = self._observation(done)
+        status = make_status(seen, previous, _now())
         if await self._write_status(done.key, body, status):
             done.writes += 1
-            await self._tell(done, previous, status)
+            # Only when the status moved, so that a restart repeats nothing.
+            for notice in notices(seen, previous, status):
+                await self._events.record(done.plan.resource, notice.kind, notice.reason, notice.message)
         if done.failure:
             raise done.failure
         if done.errors:
@@ -283,26 +286,6 @@ class Reconciler:
         """Events up to this resource version bring nothing new."""
         version = int(body["metadata"]["resourceVersion"])
         self._notes.resources[key] = max(version, self._notes.resources.get(key, 0))
-
-    async def _tell(self, done: _Pass, previous: Object, status: Object) -> None:
-        """Events for what a user should notice; only when the status moved, so that a restart repeats nothing."""
-        resource, plan = done.plan.resource, done.plan
-        for warning in plan.warnings:
-            await self._events.record(resource, "Warning", warning.reason, warning.message)
-        if plan.storage_problem:
-            await self._events.record(resource, "Warning", "StorageChangeBlocked", plan.storage_problem)
-        for error in done.errors:
-            await self._events.record(resource, "Warning", error.reason, f"{error.what}: {error.message}")
-        ready = _condition(status, "Ready")
-        if plan.refusal:
-            await self._events.record(resource, "Warning", plan.refusal.reason, plan.refusal.message)
-        elif ready["status"] == "True" and _condition(previous, "Ready").get("status") != "True":
-            await self._events.record(resource, "Normal", "Ready", ready["message"])
-
-
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    found = (one for one in status.get("conditions") or () if one["type"] == kind)
-    return next(found, {})
 
 
 def _now() -> str:

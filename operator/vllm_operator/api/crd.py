@@ -14,7 +14,7 @@ import yaml
 
 from vllm_operator.api import GROUP, KIND, PLURAL, VERSION
 from vllm_operator.api.spec import Spec
-from vllm_operator.api.status import Status
+from vllm_operator.api.status import ConditionType, Status
 
 _DROPPED = frozenset({"title", "examples", "discriminator", "$defs"})
 # Keys of JSONSchemaProps (apiextensions.k8s.io/v1) that the models may lead to.
@@ -36,6 +36,21 @@ COLUMNS = (
     ("URL", "string", ".status.endpoint", 1, "Base URL of the OpenAI API"),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),
 )
+
+
+# True before the operator has looked. Whoever waits by kstatus takes a resource without conditions for finished.
+_UNSEEN = {
+    "conditions": [
+        {
+            "type": ConditionType.READY.value,
+            "status": "Unknown",
+            "reason": "Pending",
+            "message": "the operator has not looked at it yet",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+            "observedGeneration": 0,
+        }
+    ]
+}
 
 
 def _resolve(node: dict[str, Any], definitions: dict[str, Any], trail: tuple[str, ...]) -> dict[str, Any]:
@@ -109,11 +124,22 @@ def _fill_defaults(node: dict[str, Any]) -> None:
         _fill_defaults(node["items"])
 
 
+def _drop_defaults(node: dict[str, Any]) -> None:
+    """Leave what is absent absent: the API server would fill in what the operator did not say."""
+    for child in (*node.get("properties", {}).values(), node.get("items")):
+        if isinstance(child, dict):
+            child.pop("default", None)
+            _drop_defaults(child)
+
+
 def schema_of(model: type[Spec | Status]) -> dict[str, Any]:
     """The structural schema of a model; ValueError when it holds something that Kubernetes cannot express."""
     raw = copy.deepcopy(model.model_json_schema(by_alias=True))
     schema = _structural(raw, raw.get("$defs", {}))
-    _fill_defaults(schema)
+    if model is Status:
+        _drop_defaults(schema)
+    else:
+        _fill_defaults(schema)
     return schema
 
 
@@ -139,7 +165,7 @@ def crd() -> dict[str, Any]:
                     "kind": {"type": "string"},
                     "metadata": {"type": "object"},
                     "spec": schema_of(Spec),
-                    "status": schema_of(Status),
+                    "status": {**schema_of(Status), "default": copy.deepcopy(_UNSEEN)},
                 },
             }
         },

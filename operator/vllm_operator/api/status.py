@@ -104,6 +104,19 @@ class Prediction(ApiObject):
     """Requests of the longest context at once, conservative."""
 
 
+class Measurement(ApiObject):
+    """What a running vLLM says of its KV cache (metric vllm:cache_config_info), beside what was predicted."""
+
+    kv_tokens: int | None = None
+    """Tokens that fit into the KV cache."""
+
+    max_concurrency: float | None = None
+    """Requests of the longest context at once."""
+
+    drift_percent: float | None = None
+    """Measured tokens against the middle of the predicted band, in percent."""
+
+
 class SizingStatus(ApiObject):
     """The shape that was chosen and why."""
 
@@ -130,6 +143,9 @@ class SizingStatus(ApiObject):
 
     predicted: Prediction | None = None
     """What the memory model expects."""
+
+    measured: Measurement | None = None
+    """What runs, as vLLM itself reports it."""
 
 
 class EngineStatus(ApiObject):

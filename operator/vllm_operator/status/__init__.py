@@ -11,14 +11,17 @@ from vllm_operator.errors import InvalidSpec
 from vllm_operator.naming import as_selector, selector
 from vllm_operator.plan.network import endpoint
 from vllm_operator.plan.types import Plan
+from vllm_operator.sizing.measured import drift
+from vllm_operator.sizing.measured import parse as parse_metrics
 from vllm_operator.sizing.types import Sizing
 from vllm_operator.status.conditions import Finding, findings
+from vllm_operator.status.notices import notices
 from vllm_operator.status.observation import Observation
 
 # A branch or tag is not what is served: only a full hash says that.
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-__all__ = ["Observation", "make_status", "refused_status"]
+__all__ = ["Observation", "make_status", "notices", "refused_status"]
 
 
 def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
         "selector": as_selector(selector(name)),
         "engine": {"version": plan.engine_version, "args": list(plan.arguments)},
         "model": _model(plan),
-        "sizing": _sizing(plan.sizing) if plan.sizing else None,
+        "sizing": _sizing(plan.sizing, _measured(seen, previous)) if plan.sizing else None,
     }
     return {key: value for key, value in status.items() if value is not None}
 
@@ -90,7 +93,22 @@ def _model(plan: Plan) -> dict[str, Any] | None:
     return {key: value for key, value in status.items() if value not in (None, "")}
 
 
-def _sizing(sizing: Sizing) -> dict[str, Any]:
+def _measured(seen: Observation, previous: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What vLLM reports of its KV cache; an earlier report holds while the servers are started the same way."""
+    measured = parse_metrics(seen.metrics)
+    if measured is None:
+        same = (previous.get("engine") or {}).get("args") == list(seen.plan.arguments)
+        return (previous.get("sizing") or {}).get("measured") if same else None
+    band = seen.plan.sizing.kv_tokens if seen.plan.sizing else None
+    status = {
+        "kvTokens": measured.kv_tokens,
+        "maxConcurrency": measured.max_concurrency,
+        "driftPercent": drift(measured, band).percent if band else None,
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _sizing(sizing: Sizing, measured: dict[str, Any] | None) -> dict[str, Any]:
     status = {
         "gpu": sizing.gpu.product if sizing.gpu else None,
         "gpusPerReplica": sizing.gpus,
@@ -100,6 +118,7 @@ def _sizing(sizing: Sizing) -> dict[str, Any]:
         "verdict": sizing.verdict.value,
         "explanation": sizing.explanation[:4096],
         "predicted": _prediction(sizing),
+        "measured": measured,
     }
     return {key: value for key, value in status.items() if value is not None}
 

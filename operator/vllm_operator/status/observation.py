@@ -152,3 +152,4 @@ class Observation:
     withheld: bool = False  # the servers wait for the cache
     errors: tuple[ChildError, ...] = ()
     notes: tuple[str, ...] = ()  # extras that the cluster cannot hold
+    metrics: str = ""  # a page of a server's metrics, empty when none was read

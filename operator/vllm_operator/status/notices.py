@@ -1,0 +1,51 @@
+"""What a user should notice: the Events of one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vllm_operator.sizing.measured import drift, parse
+from vllm_operator.status.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One Event: whether it is a warning, one word for machines, a sentence for people."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def notices(seen: Observation, previous: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Notice]:
+    """Events for a status that has just changed from `previous`; whoever records them drops those told before."""
+    plan = seen.plan
+    for warning in plan.warnings:
+        yield Notice("Warning", warning.reason, warning.message)
+    if plan.storage_problem:
+        yield Notice("Warning", "StorageChangeBlocked", plan.storage_problem)
+    for error in seen.errors:
+        yield Notice("Warning", error.reason, f"{error.what}: {error.message}")
+    if sentence := sizing_drift(seen):
+        yield Notice("Warning", "SizingDrift", sentence)
+    ready = _ready(status)
+    if plan.refusal:
+        yield Notice("Warning", plan.refusal.reason, plan.refusal.message)
+    elif ready["status"] == "True" and _ready(previous).get("status") != "True":
+        yield Notice("Normal", "Ready", ready["message"])
+
+
+def sizing_drift(seen: Observation) -> str:
+    """A sentence when vLLM reports a KV cache outside the predicted band; empty otherwise."""
+    measured, sizing = parse(seen.metrics), seen.plan.sizing
+    if measured is None or sizing is None or sizing.kv_tokens is None:
+        return ""
+    found = drift(measured, sizing.kv_tokens)
+    return found.sentence if found.outside else ""
+
+
+def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = (one for one in status.get("conditions") or () if one["type"] == "Ready")
+    return next(found, {})
