@@ -255,3 +255,21 @@ def test_the_catalogue_is_found_whatever_the_case_and_proposes_what_is_near() ->
     assert known("qwen/qwen3-8b").name == "Qwen/Qwen3-8B"
     assert "Qwen/Qwen3-8B" in catalogue.near("Qwen/Qwen3-8")
     assert gpus.lookup("nvidia-h100-80gb-hbm3") is gpus.lookup("H100")
+
+
+def test_a_published_start_of_0_31_lies_in_the_band() -> None:
+    asked = {"max_length": 131072, "max_batched_tokens": 2048, "memory_utilization": 0.92, "engine_version": "0.31"}
+    answer = ask("meta-llama/Llama-3.1-8B-Instruct", ("A100-80", 1, 1), **asked)
+    assert answer.per_gpu is not None
+    assert answer.kv_tokens is not None
+    assert answer.per_gpu.kv_cache.low <= 56.21 <= answer.per_gpu.kv_cache.high
+    assert answer.kv_tokens.low <= 460_496 <= answer.kv_tokens.high
+
+
+def test_what_is_slow_or_narrow_is_said() -> None:
+    pcie = ask("meta-llama/Llama-3.3-70B-Instruct", ("L40S", 8, 1))
+    assert "PCIe only is slow" in pcie.explanation
+    narrow = ask("Qwen/Qwen3-8B", ("RTX 4090", 1, 1), memory_utilization=0.97)
+    assert "outside the memory utilization" in narrow.explanation
+    assert "does not compute in FP8" in ask("Qwen/Qwen3-8B-FP8", ("A100-80", 1, 1)).explanation
+    assert "whole cache on every GPU" in ask("deepseek-ai/DeepSeek-V3", ("H200", 8, 1)).explanation

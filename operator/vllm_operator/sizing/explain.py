@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_operator.sizing.cautions import cautions
 from vllm_operator.sizing.types import Band, ParameterCount, PerGPU, Reason, Sizing, Verdict
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def choice(search: Search, answer: Sizing) -> str:
     if not search.facts.known and not isinstance(search.request.model, ParameterCount):
         arranged = "from the bytes of its files" if search.facts.total_bytes else "as if it were arranged like Llama"
         parts.append(f"The architecture {search.facts.architecture} is not known here: it was sized {arranged}.")
-    alike = ties(search, answer)
-    if alike:
-        parts.append(alike)
+    parts += [text for text in (ties(search, answer), *cautions(search.facts, answer)) if text]
     return clipped(" ".join(parts))
 
 

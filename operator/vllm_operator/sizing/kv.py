@@ -134,8 +134,9 @@ def spec_of(cache: Cache, request: CacheRequest) -> Spec:
                 return Spec(Kind.CHUNK, page, BLOCK, cache.chunk)
             return Spec(Kind.FULL, page, BLOCK)
         case LatentCache():
-            width = cache.width * (cache.dtype_bytes or request.element_bytes) + cache.index_bytes
-            return Spec(Kind.FULL, int(LATENT_BLOCK * width), LATENT_BLOCK)
+            sparse_fp8 = cache.index_bytes and request.element_bytes == 1
+            row = FP8_DS_MLA_BYTES if sparse_fp8 else cache.width * request.element_bytes
+            return Spec(Kind.FULL, int(LATENT_BLOCK * (row + cache.index_bytes)), LATENT_BLOCK)
         case StateCache():
             return Spec(Kind.STATE, _state_bytes(cache, request), 0)
 

@@ -102,7 +102,6 @@ class LatentCache:
 
     width: int
     index_bytes: int = 0  # a token in the index of sparse attention, kept beside
-    dtype_bytes: float = 0.0  # set where the element size is fixed, whatever the KV cache dtype is
 
 
 @dataclass(frozen=True, slots=True)
