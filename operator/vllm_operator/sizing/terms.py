@@ -46,14 +46,21 @@ class Bytes:
         return Bytes(self.low + other.low, self.high + other.high)
 
 
+NEWER_ARCHITECTURES = frozenset({"DeepseekV2ForCausalLM", "Qwen2MoeForCausalLM", "GraniteMoeForCausalLM"})
+"""Mixtures of experts on the newer runner where a version has two (config/vllm.py)."""
+
+
 def newer_runner(facts: ModelFacts, load: Load, terms: EngineTerms) -> bool:
     """Whether the newer model runner serves this (config/vllm.py use_v2_model_runner).
 
-    Where a version has two, it takes the newer one for plain dense models only.
+    Where a version has two, it takes the newer one for dense models and for few of the others, and not for speculation
+    without a drafting model.
     """
     if not terms.two_runners:
         return True
-    return not (facts.is_moe or facts.has_states or facts.is_latent or load.speculative)
+    if load.speculative and not load.drafts:
+        return False
+    return facts.architecture in NEWER_ARCHITECTURES or not (facts.is_moe or facts.has_states)
 
 
 def sampler_bytes(facts: ModelFacts, load: Load) -> int:
@@ -120,6 +127,10 @@ def dense_token_bytes(facts: ModelFacts, layer: Layer, tp: int) -> float:
     qkv, out = layer.linear("qkv_proj"), layer.linear("o_proj")
     if qkv and out:
         widest = 2.0 * (2 * hidden + sum(qkv.outputs_per_rank(tp)) + out.inputs_per_rank(tp))
+    latent, queries = layer.linear("fused_qkv_a_proj"), layer.linear("q_b_proj")
+    if latent and queries and out:
+        made = sum(latent.outputs_per_rank(tp)) + sum(queries.outputs_per_rank(tp))
+        widest = 2.0 * (2 * hidden + made + out.inputs_per_rank(tp))
     for first in layer.linears:
         if first.name in {"gate_up_proj", "up_proj"}:
             widest = max(widest, 2 * 3 * hidden + _feed_forward_bytes(facts, layer, first, tp))
@@ -174,18 +185,25 @@ class Held:
 
 
 def stack(facts: ModelFacts, load: Load, shape: Shape) -> Held:
-    """The widest layer's forward pass over all batched tokens."""
-    kept, passing = 0.0, 0.0
+    """The widest layer's forward pass over all batched tokens.
+
+    Dense layers that come before the first experts run before the experts' buffers are there.
+    """
+    tokens, tp = load.batched_tokens, shape.tensor
+    kept, leading, later = 0.0, 0.0, 0.0
     for layer in {id(layer): layer for layer in facts.layers}.values():
-        wide = dense_token_bytes(facts, layer, shape.tensor)
+        wide = dense_token_bytes(facts, layer, tp)
         if layer.experts:
-            routed = experts_token_bytes(layer.experts, shape.tensor, expert=shape.expert)
+            routed = experts_token_bytes(layer.experts, tp, expert=shape.expert)
             kept = max(kept, routed.kept)
             wide = max(wide, 3 * 2 * facts.hidden + routed.passing)
-        passing = max(passing, wide)
-    tokens = load.batched_tokens
+        if kept:
+            later = max(later, wide)
+        else:
+            leading = max(leading, wide)
     routers = ROUTER_WORKSPACE if facts.is_moe else 0.0
-    return Held(tokens * kept + routers + latent_bytes(facts, load, shape.tensor), tokens * passing)
+    passing = max(later, leading - kept) if kept else leading
+    return Held(tokens * kept + routers + latent_bytes(facts, load, tp), tokens * passing)
 
 
 def cold_compile(facts: ModelFacts, load: Load, tp: int) -> float:
