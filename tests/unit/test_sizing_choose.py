@@ -273,3 +273,15 @@ def test_what_is_slow_or_narrow_is_said() -> None:
     assert "outside the memory utilization" in narrow.explanation
     assert "does not compute in FP8" in ask("Qwen/Qwen3-8B-FP8", ("A100-80", 1, 1)).explanation
     assert "whole cache on every GPU" in ask("deepseek-ai/DeepSeek-V3", ("H200", 8, 1)).explanation
+
+
+def test_one_node_stays_one_node() -> None:
+    answer = ask(LLAMA_405B, ("H100", 8, 2), nodes=1)
+    assert answer.verdict is Verdict.REFUSED
+    assert "nodes" not in answer.nearest_fit
+    assert codes(ask(LLAMA_405B, ("H100", 8, 2), nodes=1, gpus=16)) == {"NotEnoughGPUsPerNode"}
+
+
+def test_two_nodes_are_whole_nodes() -> None:
+    answer = ask("Qwen/Qwen3-8B", ("H100", 4, 2), nodes=2)
+    assert (answer.gpus, answer.tensor, answer.pipeline, answer.nodes) == (8, 4, 2, 2)

@@ -65,7 +65,6 @@ class Heads:
     size: int
     window: int = 0
     chunk: int = 0
-    shared_value: bool = False  # values are the keys: no matrix of their own (Gemma 4, global layers)
 
 
 def merge(*parts: Layer) -> Layer:

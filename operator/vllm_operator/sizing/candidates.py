@@ -61,6 +61,9 @@ def inventory_reason(request: SizingRequest, offer: Offer) -> Reason | None:
         code = "NotEnoughGPUsPerNode" if nodes == 1 else "NotEnoughNodes"
         said = f"{gpus} GPUs of {name} are asked for; there are {nodes} nodes with {each} each."
         return Reason(code, said.replace("1 nodes", "1 node"), ReasonKind.INVENTORY)
+    if gpus and request.nodes and gpus > each * request.nodes:
+        said = f"{gpus} GPUs on {request.nodes} node(s) are asked for; a node has {each} of {name}."
+        return Reason("NotEnoughGPUsPerNode", said, ReasonKind.INVENTORY)
     if gpus and gpus > each and gpus % each:
         said = f"{gpus} GPUs are more than one node has ({each} of {name}) and no whole number of nodes."
         return Reason("NotEnoughGPUsPerNode", said, ReasonKind.INVENTORY)

@@ -71,7 +71,6 @@ class ModelFacts:
     schemes: frozenset[Scheme] = frozenset()  # ways its matrices are stored
     total_bytes: int | None = None  # stands in for the weights of a model whose tensors are not known
     file_bytes: int | None = None  # bytes of the safetensors files that vLLM loads
-    gated_repository: bool = False
     problem: str = ""  # why it cannot be sized
 
     @property

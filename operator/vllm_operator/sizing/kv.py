@@ -118,7 +118,6 @@ class CacheRequest:
 
     tensor: int
     element_bytes: float
-    sliding: bool = True  # windows are kept as windows (the hybrid cache manager is on)
     speculative_tokens: int = 0
 
 
@@ -128,9 +127,9 @@ def spec_of(cache: Cache, request: CacheRequest) -> Spec:
         case AttentionCache():
             heads = max(1, cache.kv_heads // request.tensor)
             page = int(BLOCK * heads * (cache.key_size + cache.value_size) * request.element_bytes)
-            if cache.window and request.sliding:
+            if cache.window:
                 return Spec(Kind.WINDOW, page, BLOCK, cache.window)
-            if cache.chunk and request.sliding:
+            if cache.chunk:
                 return Spec(Kind.CHUNK, page, BLOCK, cache.chunk)
             return Spec(Kind.FULL, page, BLOCK)
         case LatentCache():

@@ -46,6 +46,11 @@ def _sentence(change: Change, found: Sizing) -> str:
     return f"It fits with {words}: {found.gpus} x {name} ({split}{nodes})."
 
 
+def unsplit(request: SizingRequest) -> SizingRequest:
+    """The same with the split left open; one node stays one node."""
+    return replace(request, gpus=None, tensor=None, pipeline=None, nodes=1 if request.nodes == 1 else None)
+
+
 def changes(request: SizingRequest, answer: Sizing) -> Iterator[Change]:
     """Single changes to try, the least intrusive first."""
     yield from _input_changes(request, answer)

@@ -145,20 +145,3 @@ def _ends(facts: ModelFacts, tp: int, *, first: bool, last: bool) -> int:
         total += facts.hidden * width * (1 if not facts.norm_bias else 2)
         total += 0 if facts.tied else linear_bytes(head_linear(facts), tp)
     return total
-
-
-def average_bits(facts: ModelFacts) -> float:
-    """Bits of a parameter, all matrices together: how far the checkpoint is quantised."""
-    stored = sum(stage.parameters for stage in weights(facts, Shape()))
-    return 8 * stored / max(1, parameters(facts))
-
-
-def parameters(facts: ModelFacts) -> int:
-    """Number of parameters in matrices."""
-    count = facts.vocabulary * facts.hidden * (1 if facts.tied else 2)
-    for layer in facts.layers:
-        count += sum(linear.width * linear.inputs for linear in layer.linears)
-        if layer.experts:
-            experts = layer.experts
-            count += experts.count * experts.hidden * (experts.up_width + experts.intermediate)
-    return count
