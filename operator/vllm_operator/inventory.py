@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vllm_operator.sizing.gpus import GPU, lookup, unknown_gpu
@@ -20,7 +21,7 @@ def _gpu_of(labels: Mapping[str, str], tables: Tables) -> GPU | None:
     if not product or product.endswith("-SHARED") or "-MIG-" in product:
         return None  # a share of a GPU is not a GPU of the table
     if known := tables.gpu(product) or lookup(product):
-        return known
+        return replace(known, product=product)  # pods select nodes by the very label
     memory = labels.get(MEMORY, "")
     return unknown_gpu(product, int(memory) / 1024) if memory.isdigit() else None
 
@@ -59,7 +60,8 @@ class Inventory:
     def _summed(self) -> tuple[Offer, ...]:
         """Nodes of one kind and size together, in a fixed order so that choices do not depend on who came first."""
         counts = Counter((gpu.product, per_node) for gpu, per_node in self._nodes.values())
-        by_product = {gpu.product: gpu for gpu, _ in self._nodes.values()}
+        roomiest_first = sorted((gpu for gpu, _ in self._nodes.values()), key=lambda gpu: -gpu.memory_gib)
+        by_product = {gpu.product: gpu for gpu in roomiest_first}  # of cards that only their labels tell: the smallest
         return tuple(Offer(by_product[product], size, nodes) for (product, size), nodes in sorted(counts.items()))
 
     def offers(self) -> tuple[Offer, ...]:

@@ -10,9 +10,9 @@ from vllm_operator.engine.arguments import arguments, is_cpu
 from vllm_operator.engine.flags import check_extra_args
 from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
-from vllm_operator.errors import InvalidSpec, Problem
+from vllm_operator.errors import InvalidSpec
 from vllm_operator.plan import cache, monitoring, network, scaling, workload
-from vllm_operator.plan.loader import server_image
+from vllm_operator.plan.loader import loader_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
@@ -25,8 +25,8 @@ __all__ = ["make_plan"]
 def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
     spec = resource.spec
-    image = server_image(spec, defaults)
-    plan = Plan(resource, settings(spec), engine_version(image))
+    # Of an own server's image nothing is known; sizing and flags go by the default's version then.
+    plan = Plan(resource, settings(spec), engine_version(loader_image(spec, defaults)))
     if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
         return replace(plan, refusal=Refusal("Accepted", "InvalidArguments", problems))
     if problems := workload.overlay_problems(spec):
@@ -51,10 +51,7 @@ def _size(plan: Plan, model: ResolvedModel, facts: Facts, tables: Tables) -> Siz
         return unsized(spec, tables)
     if model.facts is None:
         return Refusal("ModelResolved", "UnknownModel", (unknown_model(spec),))
-    answer = size_spec(plan, model.facts, facts, tables)
-    if isinstance(answer, Problem):
-        return Refusal("Sized", "UnknownGPU", (answer,))
-    return answer
+    return size_spec(plan, model.facts, facts, tables)
 
 
 def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: Defaults, facts: Facts) -> Plan:

@@ -29,9 +29,10 @@ def _default_image(spec: Spec, defaults: Defaults) -> str:
 
 
 def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The objects in a list of the pod template; about anything else the API server speaks when servers are applied."""
+    """What a list of the pod template adds; about anything odd the API server speaks when servers are applied."""
     found = overlay.get(key)
-    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+    items = found if isinstance(found, list) else []
+    return [item for item in items if isinstance(item, Mapping) and not any(name.startswith("$") for name in item)]
 
 
 def pod_settings(spec: Spec) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_operator.api.base import without_nulls
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.source import parse_source, served_names
 from vllm_operator.errors import InvalidSpec, Problem
@@ -13,17 +17,28 @@ from vllm_operator.sizing.types import ParameterCount
 from vllm_operator.sizing.weights import GIB, Shape, weights
 
 _BYTES_AT_16_BIT = 2.0
+_MOST_BILLIONS, _MOST_BYTES = 100_000.0, 8.0
+
+
+def _number(given: Mapping[str, Any], name: str, most: float, meaning: str) -> float:
+    """A number above zero; InvalidSpec for anything else that may stand in free-form facts."""
+    value = given[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise InvalidSpec((Problem(f"spec.model.facts.{name}", f"{value!r} is refused: must be {meaning}"),))
+    return float(value)
+
+
+def _counted(given: Mapping[str, Any], name: str) -> ParameterCount:
+    filled = {"bytesPerParameter": _BYTES_AT_16_BIT, **given}
+    billions = _number(filled, "parameters", _MOST_BILLIONS, "a number of billions such as 7.6")
+    return ParameterCount(name, billions, _number(filled, "bytesPerParameter", _MOST_BYTES, "a number such as 0.5"))
 
 
 def _by_hand(spec: Spec) -> ModelFacts | ParameterCount:
-    given = spec.model.facts
-    count = given.get("parameters")
-    if count is not None and "hidden_size" not in given:
-        if isinstance(count, bool) or not isinstance(count, int | float) or count <= 0:
-            raise InvalidSpec((Problem("spec.model.facts.parameters", "must be a number of billions such as 7.6"),))
-        per_parameter = given.get("bytesPerParameter", _BYTES_AT_16_BIT)
-        return ParameterCount(served_names(spec.model)[0], float(count), float(per_parameter))
-    facts = facts_from_config(given, name=served_names(spec.model)[0])
+    given, name = without_nulls(spec.model.facts), served_names(spec.model)[0]
+    if "parameters" in given and "hidden_size" not in given:
+        return _counted(given, name)
+    facts = facts_from_config(given, name=name)
     if facts.problem:
         raise InvalidSpec((Problem("spec.model.facts", facts.problem),), "ConfigUnreadable")
     return facts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.profiles import Settings
@@ -14,6 +16,7 @@ from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Offer, ParameterCount, ReasonKind, Sizing, SizingRequest, Verdict
 
 DEFAULT_RESOURCE = "nvidia.com/gpu"
+UNNAMED = "unnamed"  # a GPU of which only the memory is said: pods run on any node that has the resource
 _USUAL_GPUS_PER_NODE = 8
 _MANY_NODES = 64  # offline there is no inventory: assume enough nodes
 
@@ -22,35 +25,59 @@ def _number(value: int | str) -> int | None:
     return None if value == "auto" else int(value)
 
 
-def _named_gpu(spec: Spec, tables: Tables) -> GPU | None:
-    """The GPU that the spec names: from the tables, or by its memory when they do not know it."""
-    found = tables.gpu(spec.gpu.product) or lookup(spec.gpu.product)
-    if spec.gpu.memory and (found is None or found.product != spec.gpu.product):
-        return unknown_gpu(spec.gpu.product, to_bytes(spec.gpu.memory) / 2**30)
-    return found
+def _known_gpu(spec: Spec, tables: Tables) -> GPU | None:
+    return tables.gpu(spec.gpu.product) or lookup(spec.gpu.product)
+
+
+def _unlisted_gpu(spec: Spec) -> GPU:
+    """A GPU that no table knows, as far as the spec tells: product or not, memory or not."""
+    memory = to_bytes(spec.gpu.memory) / 2**30 if spec.gpu.memory else 0.0
+    gpu = unknown_gpu(spec.gpu.product or UNNAMED, memory)
+    return replace(gpu, resource_name=spec.gpu.resource_name or DEFAULT_RESOURCE)
 
 
 def _table_offer(gpu: GPU) -> Offer:
     return Offer(gpu, max(gpu.gpus_per_node, default=_USUAL_GPUS_PER_NODE), _MANY_NODES)
 
 
-def offers_for(spec: Spec, facts: Facts, tables: Tables) -> tuple[Offer, ...] | Problem:
-    """GPUs to choose from: what the cluster has, narrowed to the product that is named; or what is wrong with it."""
+def _any_gpu(facts: Facts, tables: Tables) -> tuple[Offer, ...]:
+    """What the cluster has, and of that the product of the earlier choice if it is still there."""
+    if facts.offers is None:
+        known = {**gpus(), **tables.gpus}
+        return tuple(_table_offer(gpu) for gpu in known.values() if gpu.vendor == "nvidia")
+    sticky = tuple(offer for offer in facts.offers if offer.gpu.product == facts.previous_product)
+    return sticky or facts.offers
+
+
+def _misnamed_gpu(spec: Spec, tables: Tables) -> Refusal | None:
+    gpu = _known_gpu(spec, tables)
+    if gpu and spec.gpu.memory:
+        sentence = f"{spec.gpu.product} is in the GPU table, with {gpu.memory_gib:g} GiB: leave memory unset"
+        return Refusal("Sized", "KnownGPU", (Problem("spec.gpu.memory", sentence),))
+    if gpu or spec.gpu.memory or not spec.gpu.product:
+        return None
+    sentence = (
+        f"{spec.gpu.product!r} is in no GPU table: use the node label nvidia.com/gpu.product of a known GPU, or say "
+        "spec.gpu.memory"
+    )
+    return Refusal("Sized", "UnknownGPU", (Problem("spec.gpu.product", sentence),))
+
+
+def offers_for(spec: Spec, facts: Facts, tables: Tables) -> tuple[Offer, ...]:
+    """GPUs to choose from: what the cluster has, narrowed to the product that is named.
+
+    Nodes may carry another label of the same product, which pods then select. What is said of a GPU that no table
+    knows goes before what its label says.
+    """
     if not spec.gpu.product and not spec.gpu.memory:
-        if facts.offers is None:
-            known = {**gpus(), **tables.gpus}
-            return tuple(_table_offer(gpu) for gpu in known.values() if gpu.vendor == "nvidia")
-        sticky = tuple(offer for offer in facts.offers if offer.gpu.product == facts.previous_product)
-        return sticky or facts.offers
-    gpu = _named_gpu(spec, tables)
-    if gpu is None:
-        return Problem(
-            "spec.gpu.product",
-            f"{spec.gpu.product!r} is in no GPU table: use the node label nvidia.com/gpu.product of a known GPU, or "
-            "say spec.gpu.memory",
-        )
-    seen = tuple(offer for offer in facts.offers or () if offer.gpu.product == gpu.product)
-    return seen or (_table_offer(gpu),)
+        return _any_gpu(facts, tables)
+    gpu = _known_gpu(spec, tables)
+    offers = facts.offers or ()
+    if gpu is not None:
+        return tuple(offer for offer in offers if offer.gpu.name == gpu.name) or (_table_offer(gpu),)
+    said = _unlisted_gpu(spec)
+    seen = tuple(replace(offer, gpu=said) for offer in offers if offer.gpu.product == said.product)
+    return seen or (_table_offer(said),)
 
 
 def request_for(
@@ -93,7 +120,7 @@ def unsized(spec: Spec, tables: Tables) -> Sizing:
     return Sizing(
         verdict=Verdict.SKIPPED,
         explanation=why,
-        gpu=_named_gpu(spec, tables) if spec.gpu.product else None,
+        gpu=_known_gpu(spec, tables) or _unlisted_gpu(spec) if spec.gpu.product else None,
         gpus=count,
         tensor=tensor,
         pipeline=pipeline,
@@ -103,14 +130,19 @@ def unsized(spec: Spec, tables: Tables) -> Sizing:
     )
 
 
-def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tables: Tables) -> Sizing | Problem:
+def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tables: Tables) -> Sizing | Refusal:
     """The shape for a spec. An earlier choice is kept while it still fits: GPU pods do not move for a better price."""
     spec, chosen, version = plan.resource.spec, plan.settings, plan.engine_version
+    if refusal := _misnamed_gpu(spec, tables):
+        return refusal
     offers = offers_for(spec, facts, tables)
-    if isinstance(offers, Problem):
-        return offers
     answer = size(request_for(spec, chosen, model, offers, version))
-    if answer.verdict is Verdict.REFUSED and facts.offers and not spec.gpu.product and offers != facts.offers:
+    if (
+        answer.verdict is Verdict.REFUSED
+        and facts.offers
+        and not (spec.gpu.product or spec.gpu.memory)
+        and offers != facts.offers
+    ):
         return size(request_for(spec, chosen, model, facts.offers, version))
     return answer
 

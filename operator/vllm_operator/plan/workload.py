@@ -16,7 +16,7 @@ from vllm_operator.errors import Problem
 from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest, labels, selector
 from vllm_operator.plan.cache import claim_name, has_cache, preloads
 from vllm_operator.plan.loader import server_image
-from vllm_operator.plan.size import DEFAULT_RESOURCE
+from vllm_operator.plan.size import DEFAULT_RESOURCE, UNNAMED
 from vllm_operator.plan.types import Child, Defaults, LiveWorkload, Plan
 from vllm_operator.sizing.types import Sizing
 
@@ -30,9 +30,11 @@ def resource_name(spec: Spec, sizing: Sizing) -> str:
 
 def node_selector(spec: Spec, sizing: Sizing) -> dict[str, str]:
     """Nodes that carry the GPU; other vendors than NVIDIA label theirs differently, their resource tells them apart."""
-    if is_cpu(spec) or sizing.gpu is None or sizing.gpu.vendor != "nvidia":
+    gpu = sizing.gpu
+    if is_cpu(spec) or gpu is None or gpu.product == UNNAMED:
         return {}
-    return {PRODUCT_LABEL: sizing.gpu.product}
+    is_nvidia = gpu.vendor == "nvidia" if gpu.known else resource_name(spec, sizing).startswith("nvidia.com/")
+    return {PRODUCT_LABEL: gpu.product} if is_nvidia else {}
 
 
 def replicas(spec: Spec) -> int | None:
