@@ -38,10 +38,11 @@ def read(path: Path, since: int = 0) -> Iterator[AuditEvent]:
         log.seek(since)
         for line in log:
             if line.endswith(b"\n"):
-                yield _event(json.loads(line))
+                yield event(json.loads(line))
 
 
-def _event(raw: dict[str, Any]) -> AuditEvent:
+def event(raw: dict[str, Any]) -> AuditEvent:
+    """Return the event that a decoded line of the audit log is."""
     reference = raw.get("objectRef") or {}
     return AuditEvent(
         user=raw["user"].get("username", ""),
