@@ -9,9 +9,11 @@ from vllm_operator.sizing import catalogue
 from vllm_operator.sizing.facts import ModelFacts
 from vllm_operator.sizing.kv import Kind, Pool
 from vllm_operator.sizing.memory import Settings, pools
+from vllm_operator.sizing.reader import Reader
 from vllm_operator.sizing.terms import Load
 from vllm_operator.sizing.versions import terms_of
 from vllm_operator.sizing.weights import GIB, Shape
+from vllm_operator.sizing.windows import local_span
 
 ALONE = Shape()
 
@@ -98,3 +100,26 @@ def test_blocks_and_tokens_are_exact_when_the_bytes_are_given(one: Point) -> Non
     blocks = one.measured["num_gpu_blocks"]
     length = one.measured["args"]["max_model_len"]
     assert pool.tokens(blocks * pool.block_bytes, length) == one.measured["kv_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("config", "spans"),
+    [
+        ({"sliding_window": 4096}, [4096] * 4),
+        ({"sliding_window": 4096, "use_sliding_window": False}, [0] * 4),
+        ({"sliding_window": 4096, "layer_types": ["sliding_attention", "full_attention"] * 2}, [4096, 0, 4096, 0]),
+        ({"sliding_window": 4096, "sliding_window_pattern": "LLG", "num_hidden_layers": 4}, [4096, 4096, 0, 0]),
+        ({"sliding_window": 4096, "model_type": "gemma2"}, [4096, 0, 4096, 0]),
+        (
+            {"sliding_window": 4096, "model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 2},
+            [0, 0, 4096, 4096],
+        ),
+    ],
+)
+def test_windows_by_layer(config: dict[str, object], spans: list[int]) -> None:
+    assert [local_span(Reader(config), index)[0] for index in range(4)] == spans
+
+
+def test_llama_4_has_chunks_but_for_every_fourth_layer() -> None:
+    text = Reader({"model_type": "llama4_text", "attention_chunk_size": 512})
+    assert [local_span(text, index) for index in range(4)] == [(0, 512), (0, 512), (0, 512), (0, 0)]

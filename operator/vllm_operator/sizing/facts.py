@@ -28,6 +28,7 @@ from vllm_operator.sizing.quantization import Format, Scheme, UnknownQuantizatio
 from vllm_operator.sizing.reader import ModelConfigError, Reader
 from vllm_operator.sizing.rope import rope_bytes
 from vllm_operator.sizing.vision import encoder_of
+from vllm_operator.sizing.windows import local_span
 
 NO_HALF = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 """Model types that vLLM refuses to run in float16 (config/model.py _FLOAT16_NOT_SUPPORTED_MODELS)."""
@@ -233,7 +234,7 @@ def _mixer(blue: Blueprint, prefix: str, index: int) -> Layer:
         return latent_attention(blue, prefix)
     if blue.family.mixer is Mixer.GATED_DELTA and not is_full_attention(blue.reader, index):
         return gated_delta(blue, prefix)
-    window, chunk = local_span(blue, index)
+    window, chunk = local_span(blue.reader, index)
     kv, size = blue.kv_heads, blue.head_size
     if blue.family.global_heads and not window:
         kv = blue.reader.optional("num_global_key_value_heads") or kv
@@ -264,34 +265,6 @@ def is_full_attention(text: Reader, index: int) -> bool:
     if kinds:
         return index < len(kinds) and kinds[index] == "full_attention"
     return (index + 1) % max(1, text.integer("full_attention_interval", default=4)) == 0
-
-
-def local_span(blue: Blueprint, index: int) -> tuple[int, int]:
-    """(sliding window, attention chunk) of the layer in tokens; 0 means it sees everything."""
-    text, kinds = blue.reader, blue.reader.words("layer_types")
-    window = text.optional("sliding_window") or 0
-    if text.find("use_sliding_window") is False:
-        window = 0
-    kind = kinds[index] if index < len(kinds) else ""
-    if kind:
-        local = kind in {"sliding_attention", "chunked_attention"}
-        return (
-            window if local and kind == "sliding_attention" else 0,
-            _chunk(text) if kind == "chunked_attention" else 0,
-        )
-    model = text.word("model_type")
-    if model.startswith("gemma2"):
-        return (window if index % 2 == 0 else 0), 0
-    if model.startswith("gemma3"):
-        pattern = text.integer("sliding_window_pattern", "_sliding_window_pattern", default=6)
-        return (window if (index + 1) % max(1, pattern) else 0), 0
-    if model.startswith("llama4"):
-        return 0, 0 if (index + 1) % 4 == 0 else _chunk(text)
-    return window, 0
-
-
-def _chunk(text: Reader) -> int:
-    return text.optional("attention_chunk_size") or 8192
 
 
 def head_linear(facts: ModelFacts) -> Linear:
