@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import install_manifest
+import readme
 from vllm_operator.api import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ class Generated:
 _CHART = "charts/vllm-operator"
 FILES = (
     Generated("docs/reference.md", reference.markdown),
+    Generated("README.md", readme.readme),
     Generated("manifests/install.yaml", install_manifest.install_yaml),
     Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
     Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),

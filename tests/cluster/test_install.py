@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,23 @@ def test_helm_installs_upgrades_and_uninstalls(helm: Helm) -> None:
     assert system.get("deployment", "vllm-operator") is None
     assert system.get("clusterrole", "vllm-operator") is None
     assert system.get("crd", "vllmdeployments.vllm-operator.dev") is not None, "users' resources outlive the operator"
+
+
+def test_rows_of_the_tables_reach_the_operator(helm: Helm, tmp_path: Path) -> None:
+    rows = {"gpus": {"ACME-X1": {"memoryGiB": 47.5, "computeCapability": "12.0", "bf16": True}}}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"tables": rows}))
+    helm("install", "vllm-operator", str(CHART), "--create-namespace", "--wait", "--values", str(values))
+    mounted = helm.kubectl.get("configmap", "vllm-operator-tables")
+    assert mounted is not None
+    container = _operator_container(helm.kubectl)
+    variable = next(one["value"] for one in container["env"] if one["name"] == "VLLM_OPERATOR_TABLES")
+    (name,) = mounted["data"]
+    assert variable == f"{container['volumeMounts'][0]['mountPath']}/{name}"
+    (tmp_path / name).write_text(mounted["data"][name])
+    tables = config.load({"VLLM_OPERATOR_TABLES": str(tmp_path / name)}, {}).defaults().tables
+    assert tables.gpus["ACME-X1"].memory_gib == 47.5
+    assert tables.bad == ()
 
 
 def test_helm_refuses_a_second_operator(helm: Helm) -> None:
