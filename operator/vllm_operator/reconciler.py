@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -185,9 +185,15 @@ class Reconciler:
             return await self._cluster.apply_alone(manifest)
 
     def _note_blocked(self, done: _Pass, child: Child, error: Blocked) -> None:
-        """Optional extras that a cluster cannot hold are said and do not keep the service from being ready."""
+        """Optional extras that a cluster cannot hold are said and do not keep the service from being ready.
+
+        Neither does a claim that serves but may not change, such as one whose class does not let it grow.
+        """
         what = f"{child.kind} {child.name}"
-        if child.kind.optional:
+        exists = (child.kind, done.key.namespace, child.name) in self._notes.observed.of(done.key)
+        if child.kind is kinds.CLAIM and exists and error.reason == "Rejected":
+            done.plan = replace(done.plan, storage_problem=f"the claim stays as it is: {error}")
+        elif child.kind.optional:
             done.notes.append(f"{error.reason}: {what}: {error}")
         else:
             done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
