@@ -154,8 +154,8 @@ def judge(spec: Spec, sizing: Sizing) -> Refusal | None:
         return Refusal("Sized", "MultiNodeUnsupported", (Problem("spec.parallelism.nodes", sentence),))
     if sizing.verdict in (Verdict.FITS, Verdict.ESTIMATED, Verdict.SKIPPED):
         return None
-    only_memory = all(reason.kind is ReasonKind.MEMORY for reason in sizing.reasons)
-    if spec.sizing.mode == "Advisory" and only_memory and sizing.gpus:
+    may_try = all(reason.kind in (ReasonKind.MEMORY, ReasonKind.ADVICE) for reason in sizing.reasons)
+    if spec.sizing.mode == "Advisory" and may_try and sizing.gpus:
         return None
     if sizing.verdict is Verdict.TIGHT:
         sentence = f"fits only on the optimistic bound; {sizing.nearest_fit or 'sizing.mode Advisory lets it try'}"

@@ -78,7 +78,23 @@ def card_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> list[Reason]:
         if capability < minimum:
             said = f"{name} needs compute capability {minimum / 10:.1f}; {gpu.name} has {gpu.compute_capability}."
             found.append(_validity("UnsupportedQuantization", said))
-    return found
+    return found or _unpacked(facts, gpu, capability)
+
+
+_FP8 = frozenset({Scheme.FP8_TENSOR, Scheme.FP8_BLOCK, Scheme.FP8_CHANNEL})
+LEAST_FOR_UNPACKING = 80
+"""Compute capability from which Marlin kernels unpack FP8 with asynchronous copies, at about the speed of 16 bit."""
+
+
+def _unpacked(facts: ModelFacts, gpu: GPU, capability: int) -> list[Reason]:
+    """FP8 where it saves memory only: vLLM starts and unpacks every weight at every step."""
+    if capability >= LEAST_FOR_UNPACKING or not facts.schemes & _FP8:
+        return []
+    said = (
+        f"{gpu.name} (compute capability {gpu.compute_capability}) has no FP8 arithmetic: vLLM would start, and unpack "
+        "every weight to float16 at every step. Use an AWQ or GPTQ checkpoint, or a GPU of compute capability 8.9."
+    )
+    return [Reason("UnsupportedQuantization", said, ReasonKind.ADVICE)]
 
 
 def _dtype_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> Iterator[Reason]:

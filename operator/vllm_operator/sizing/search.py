@@ -9,7 +9,7 @@ from vllm_operator.sizing.candidates import Candidate, candidates, first_splits,
 from vllm_operator.sizing.facts import ModelFacts
 from vllm_operator.sizing.memory import Estimate, Estimator
 from vllm_operator.sizing.rules import card_reasons, headroom_reasons, memory_reason, shape_reasons
-from vllm_operator.sizing.types import Offer, Reason, Rejected, SizingRequest
+from vllm_operator.sizing.types import Offer, Reason, ReasonKind, Rejected, SizingRequest
 from vllm_operator.sizing.weights import Shape
 
 SHORTEST_AUTO = 8192
@@ -41,6 +41,7 @@ class Search:
     tight: Found | None = None
     near: tuple[float, Found, Reason] | None = None
     _reasons: dict[Shape, tuple[Reason, ...]] = field(default_factory=dict)
+    _advised: dict[str, Reason] = field(default_factory=dict)  # cards that would do, but not what is meant
 
     @property
     def floor(self) -> int:
@@ -62,7 +63,9 @@ class Search:
         reasons = [wrong] if wrong else card_reasons(self.facts, offer.gpu, self.request.dtype)
         if reasons:
             self.rejected.append(Rejected(offer.gpu.name, reasons[0]))
-            return
+            if reasons[0].kind is not ReasonKind.ADVICE:
+                return
+            self._advised[offer.gpu.product] = reasons[0]
         chosen = {(one.shape.gpus, one.nodes): one for one in candidates(self.request, offer, self.is_valid)}
         for first in first_splits(self.request, offer):
             reasons = list(self.shape_reasons(first.shape))
@@ -93,7 +96,9 @@ class Search:
             return False
         found = Found(candidate, self.estimator.estimate(gpu, candidate.shape))
         if found.estimate.holds(self.floor):
-            if not self.fits or found.order < self.fits.order:
+            if advised := self._advised.get(gpu.product):
+                self.near = (-1.0, found, advised)  # nearer than any that lacks memory
+            elif not self.fits or found.order < self.fits.order:
                 self.fits = found
             return True
         self._note(found)

@@ -24,11 +24,12 @@ class Verdict(StrEnum):
 
 
 class ReasonKind(StrEnum):
-    """What a reason is about; `sizing.mode: Advisory` overrides `MEMORY` reasons only."""
+    """What a reason is about; `sizing.mode: Advisory` overrides `MEMORY` and `ADVICE`."""
 
     INPUT = "Input"  # the request contradicts itself, the model or the card
     VALIDITY = "Validity"  # vLLM would refuse the shape (divisibility, dtype, quantisation)
     MEMORY = "Memory"  # it would not fit
+    ADVICE = "Advice"  # it would start, but not do what was asked for
     INVENTORY = "Inventory"  # the cluster has no such GPU, or not enough on a node
 
 
