@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, Key, resource_of
-from vllm_operator.observed import Observed
+from vllm_operator.observed import Observed, marked_key
 from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.status.observation import PodTrouble, trouble_of
 
@@ -25,11 +25,6 @@ class Queue(Protocol):
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Look at a resource later, unless it is due sooner."""
-
-
-def _key_of(metadata: Mapping[str, Any]) -> Key | None:
-    name = resource_of(metadata)
-    return Key(metadata["namespace"], name) if name else None
 
 
 class Notes:
@@ -84,15 +79,16 @@ class Listener:
         """An object with our label was listed, changed or deleted."""
         metadata, observed = body["metadata"], self._notes.observed
         ref = (kind, metadata["namespace"], metadata["name"])
-        key = observed.key_of(ref) or _key_of(metadata)
+        key = observed.key_of(ref) or marked_key(metadata)
         if key is None:
             return
+        version = int(metadata["resourceVersion"])
         if event == DELETED:
-            observed.forget(key, ref)
+            observed.deleted(key, ref, version)
             self._queue.add(key)
             return
         known = observed.get(ref)
-        if known is None or int(metadata["resourceVersion"]) > known.version:
+        if known is None or version > known.version:
             observed.see(key, ref, body)
             self._queue.add_after(key, _COALESCE_SECONDS)
 

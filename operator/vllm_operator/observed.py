@@ -112,15 +112,24 @@ def live_workload(live: Live) -> LiveWorkload:
     )
 
 
-def claimed_by_others(live: Live, kind: Kind, uid: str) -> str:
+def claimed_by_others(live: Live, kind: Kind, uid: str, *, elsewhere: bool = False) -> str:
     """Why an object must not be touched by the resource with that uid; empty when it is ours.
 
-    A retained claim has no owner and is known by its label. One that lost its owner reference by hand gets it back.
+    A retained claim has no owner and is known by its marks; `elsewhere`: they name another resource. One that lost its
+    owner reference by hand gets it back.
     """
-    if live.owner == uid or (not live.owner and live.ours):
+    if live.owner == uid or (not live.owner and live.ours and not elsewhere):
         return ""
     whose = "another object controls it" if live.owner else "somebody else made it"
+    if live.ours and elsewhere:
+        whose = "it belongs to another VLLMDeployment"
     return f"a {kind} of this name exists and {whose}: rename the resource, or remove the {kind}"
+
+
+def marked_key(metadata: Mapping[str, Any]) -> Key | None:
+    """The resource that an object of ours names."""
+    name = resource_of(metadata)
+    return Key(metadata["namespace"], name) if name else None
 
 
 def may_go(live: Live, kind: Kind, uid: str) -> bool:
@@ -140,19 +149,22 @@ class Observed:
         self._applied: dict[Ref, tuple[str, str]] = {}  # digest of our manifest, fingerprint of what it left behind
         self._by_key: dict[Key, set[Ref]] = {}
         self._keys: dict[Ref, Key] = {}
+        self._deleted: dict[Ref, int] = {}  # resource version of the deletion
 
     def key_of(self, ref: Ref) -> Key | None:
         """The resource that an object was last seen for: its marks may be spoiled since."""
         return self._keys.get(ref)
 
     def see(self, key: Key, ref: Ref, body: Mapping[str, Any]) -> Live:
-        """Take note of an object, unless a newer state of it is known already."""
+        """Take note of an object, unless a newer state of it is known already, or that it was deleted since."""
         seen = reduce(body)
+        if seen.version < self._deleted.get(ref, 0):  # equal: it only lost the label by which it is watched
+            return seen
         known = self._live.get(ref)
-        if known is None or known.uid != seen.uid or seen.version >= known.version:
+        if known is None or seen.version >= known.version:
+            self._deleted.pop(ref, None)
             self._live[ref] = seen
-            self._by_key.setdefault(key, set()).add(ref)
-            self._keys[ref] = key
+            self._move(key, ref)
         return self._live[ref]
 
     def applied(self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any]) -> Live:
@@ -160,8 +172,13 @@ class Observed:
         self._applied[ref] = (digest(manifest, 32), fingerprint(body))
         return self.see(key, ref, body)
 
+    def deleted(self, key: Key, ref: Ref, version: int) -> None:
+        """The object was deleted at that resource version; an answer from before may still be under way."""
+        self.forget(key, ref)
+        self._deleted[ref] = version
+
     def forget(self, key: Key, ref: Ref) -> None:
-        """The object is gone."""
+        """Nothing is known of the object any more."""
         self._live.pop(ref, None)
         self._applied.pop(ref, None)
         self._keys.pop(ref, None)
@@ -169,6 +186,17 @@ class Observed:
         refs.discard(ref)
         if not refs:
             self._by_key.pop(key, None)
+
+    def forget_deletions(self) -> None:
+        """No answer from before them can still be under way."""
+        self._deleted.clear()
+
+    def _move(self, key: Key, ref: Ref) -> None:
+        former = self._keys.get(ref, key)
+        if former != key:
+            self._by_key.get(former, set()).discard(ref)
+        self._by_key.setdefault(key, set()).add(ref)
+        self._keys[ref] = key
 
     def get(self, ref: Ref) -> Live | None:
         """The object as last seen."""

@@ -18,7 +18,7 @@ from vllm_operator.errors import Blocked, Conflict, Gone, InvalidSpec, Transient
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload, may_go
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload, marked_key, may_go
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan
@@ -78,6 +78,7 @@ class Reconciler:
 
     async def resync(self, queue: Queue) -> None:
         """Heal what the watch missed: forget children that are gone, and look at every resource again."""
+        self._notes.observed.forget_deletions()
         for kind in kinds.CHILDREN:
             if kind.optional and not await self._cluster.serves(kind):
                 continue
@@ -120,7 +121,7 @@ class Reconciler:
         if (known := self._notes.observed.get(ref)) is not None:
             return known
         body = await self._cluster.get(kind, key.namespace, name)
-        return self._notes.observed.see(key, ref, body) if body else None
+        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body) if body else None
 
     async def _know_fixed_children(self, key: Key) -> None:
         """Claim and Deployment: what exists of them limits what can be planned.
@@ -162,8 +163,10 @@ class Reconciler:
         ref: Ref = (child.kind, key.namespace, child.name)
         withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
         live = observed.get(ref) if withheld else await self._know(key, child.kind, child.name)
-        if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid)):
-            observed.forget(key, ref)  # the watch will not tell when it goes
+        elsewhere = observed.key_of(ref) not in (None, key)
+        if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid, elsewhere=elsewhere)):
+            if not live.ours:
+                observed.forget(key, ref)  # the watch will not tell when it goes
             raise Blocked("NameConflict", foreign)
         if withheld:
             done.withheld = True
