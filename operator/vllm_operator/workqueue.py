@@ -42,6 +42,7 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()  # added while running
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
+        self._retries: dict[K, float] = {}  # key -> when its next attempt is due
         self._available = asyncio.Semaphore(0)
         self._closed = False
 
@@ -99,19 +100,28 @@ class WorkQueue(Generic[K]):
             self.add(key)
 
     def retry(self, key: K, backoff: Backoff | None = None, at_least: float = 0.0) -> float:
-        """Make a failed key due after its back-off, or another one's; returns the seconds. `forget` starts afresh."""
-        self._failures[key] = self._failures.get(key, 0) + 1
-        delay = max(at_least, (backoff or self._backoff).delay(self._failures[key], self._jitter()))
+        """Make a failed key due after its back-off, or another one's; returns the seconds. `forget` starts afresh.
+
+        An attempt before its time, because something happened, neither lengthens the back-off nor puts off the next.
+        """
+        now = self._now()
+        due = self._retries.get(key, now)
+        if due <= now:
+            self._failures[key] = self._failures.get(key, 0) + 1
+        delay = (backoff or self._backoff).delay(self._failures[key], self._jitter())
+        delay = max(at_least, min(delay, due - now) if due > now else delay)
+        self._retries[key] = now + delay
         self.add_after(key, delay)
         return delay
 
     def failures(self, key: K) -> int:
-        """How many times in a row `retry` was called for a key."""
+        """How many times in a row a key failed that was due."""
         return self._failures.get(key, 0)
 
     def forget(self, key: K) -> None:
         """The key succeeded, or is gone: its next failure is the first again."""
         self._failures.pop(key, None)
+        self._retries.pop(key, None)
 
     def close(self) -> None:
         """Hand out nothing more; whoever waits in `get`, or comes later, gets QueueClosed."""

@@ -127,6 +127,22 @@ async def test_retry_with_another_back_off_and_a_floor() -> None:
     assert now() - start == pytest.approx(17)
 
 
+@virtual_time
+async def test_attempts_before_their_time_do_not_lengthen_the_back_off() -> None:
+    queue = WorkQueue[str](jitter=lambda: 0.0)
+    start, blocked = now(), Backoff(60, 300)
+    assert queue.retry("a", blocked) == 60
+    for _ in range(5):
+        await asyncio.sleep(10)
+        queue.add("a")
+        await take(queue)
+        assert queue.retry("a", blocked) == pytest.approx(60 - (now() - start))
+    assert queue.retry("a") == 0.5, "another kind of failure is tried again at its own pace"
+    await take(queue)
+    assert queue.failures("a") == 1
+    assert queue.retry("a", blocked) == 120
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999])
 def test_jitter_cuts_at_most_half(fraction: float) -> None:
     delays = [Backoff().delay(failures, fraction) for failures in range(1, 2000)]
