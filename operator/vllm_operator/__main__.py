@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,16 +39,23 @@ def _program() -> str:
     return {"kubectl-vllm": "kubectl vllm", "__main__.py": "python -m vllm_operator"}.get(name, name)
 
 
-def _version() -> str:
-    try:
-        return version("vllm-operator")
-    except PackageNotFoundError:  # run from a checkout
-        return "unknown (not installed)"
+class _Version(argparse.Action):
+    """Prints the version; looking it up takes a tenth of a second, so nobody else pays for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        try:
+            found = version("vllm-operator")
+        except PackageNotFoundError:  # run from a checkout
+            found = "unknown (not installed)"
+        print(f"{parser.prog} {found}")
+        parser.exit()
 
 
 def _parser(program: str, wanted: str | None) -> argparse.ArgumentParser:
     parser = _Parser(prog=program, description="Turn a VLLMDeployment into a sized, production vLLM service.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     for name, summary in COMMANDS.items():
         if name == wanted:

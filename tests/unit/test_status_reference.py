@@ -19,8 +19,8 @@ SILENT = re.compile(
 )
 # Words elsewhere that are no reasons: types, statuses and kinds of others, values of the spec, names of formats.
 OTHER_WORDS = frozenset({
-    "True", "False", "Normal", "Warning", "Status", "Gi", "Observation", "LlamaForCausalLM", "Metric",
-    "ModelResolved", "Sized", "Input", "Inventory", "Memory", "Validity",
+    "True", "False", "Normal", "Warning", "Status", "Gi", "Observation", "Metric",
+    "ModelResolved", "Sized", "Advice", "Input", "Inventory", "Memory", "Validity",
     "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
     "AbleToScale", "Complete", "ContainerCreating", "Failed", "PodInitializing", "PodScheduled", "ScalingActive",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
@@ -28,6 +28,7 @@ OTHER_WORDS = frozenset({
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
     "Percent", "ReadWriteOnce", "Waiting",
 })  # fmt: skip
+ARCHITECTURE = ("ForCausalLM", "ForConditionalGeneration")  # names of models' classes
 # Said by Kubernetes and handed on; the text shows them as examples.
 EXAMPLES = frozenset({"ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError"})
 
@@ -41,7 +42,8 @@ def _words(path: Path) -> Iterator[str]:
 def _said() -> set[str]:
     """Every word that may be a reason."""
     modules = (path for path in PACKAGE.rglob("*.py") if not SILENT.match(str(path.relative_to(PACKAGE))))
-    return {word for path in modules for word in _words(path)} - OTHER_WORDS
+    words = {word for path in modules for word in _words(path) if not word.endswith(ARCHITECTURE)}
+    return words - OTHER_WORDS
 
 
 def _rows(heading: str) -> Iterator[list[str]]:

@@ -102,6 +102,7 @@ def request_for(
         dtype=spec.model.dtype,
         quantization=spec.model.quantization,
         enforce_eager=engine.enforce_eager,
+        prefix_caching=engine.prefix_caching,
         lora_adapters=len(engine.lora.adapters) if engine.lora else 0,
         lora_rank=engine.lora.max_rank if engine.lora else 16,
         speculative_method=engine.speculative.method if engine.speculative else None,
