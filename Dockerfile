@@ -21,7 +21,9 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/vllm-operato
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/vllm-operator /opt/vllm-operator
-ENV PATH=/opt/vllm-operator/bin:$PATH \
+# A user without an entry in /etc/passwd has no home, and the Kubernetes client asks for one as it is imported.
+ENV HOME=/ \
+    PATH=/opt/vllm-operator/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532

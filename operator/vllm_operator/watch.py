@@ -17,7 +17,7 @@ import kopf
 from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
-from vllm_operator.naming import MANAGED_SELECTOR
+from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
 
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
 # plane. After that the process ends, loudly, and comes back with a fresh view.
@@ -140,6 +140,8 @@ async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asynci
     await kopf.operator(
         registry=_registry(listener, cluster, scope),
         settings=_settings(scope),
+        # kopf's own would ask for the user's name, and the user of a pod has none.
+        identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
         clusterwide=scope.namespace is None,
         namespaces=() if scope.namespace is None else (scope.namespace,),
         standalone=True,
