@@ -39,6 +39,11 @@ def test_a_fit_is_a_table_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None
     assert "K KV cache" in out
 
 
+def test_a_model_may_be_named_as_a_resource_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = answer(capsys, "meta-llama/Llama-3.1-70B-Instruct", "--gpu", "A100-80")
+    assert answer(capsys, "hf://meta-llama/Llama-3.1-70B-Instruct", "--gpu", "A100-80") == plain
+
+
 def test_a_refusal_exits_3_and_names_the_nearest_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("meta-llama/Llama-3.1-405B-Instruct", "--gpu", "A100-80", "--gpus", "8") == 3
     out = capsys.readouterr().out

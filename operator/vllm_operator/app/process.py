@@ -94,7 +94,7 @@ class _Process:
         if not await self.cluster.serves(RESOURCE):
             name = f"{PLURAL}.{GROUP}"
             raise Blocked(
-                "CRDNotInstalled", f"the CRD {name} is missing: kubectl apply --server-side -f crds/{name}.yaml"
+                "CRDNotInstalled", f"the CRD {name} is missing: kubectl apply --server-side -f crds/{PLURAL}.yaml"
             )
         await self.reconciler.start()
         children = [kind for kind in CHILDREN if not kind.optional or await self._can_watch(kind)]
