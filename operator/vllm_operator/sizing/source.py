@@ -19,7 +19,7 @@ MODELOPT = "hf_quant_config.json"
 def model_named(text: str) -> ModelFacts | ParameterCount:
     """The model that `text` names: a path, a config in JSON, a catalogue name, or a name or number like `70B`.
 
-    A name may be spelled as the source of a resource, with `hf://`. Raises UsageError with the way out for anything else.
+    A name may be spelled as a resource spells it, with `hf://`. Raises UsageError with the way out for anything else.
     """
     text = text.removeprefix("hf://")
     if text.lstrip().startswith("{"):
