@@ -54,10 +54,10 @@ bench: venv ## measure convergence beside a bare client writing the same childre
 	$(BIN)/python -m bench
 
 demo: venv ## local cluster, operator, samples: Ready on simulated GPU nodes
-	$(BIN)/python -m demo
+	@$(BIN)/python -m demo
 
 demo-down: venv ## stop what `make demo` started
-	$(BIN)/python -m demo --down
+	@$(BIN)/python -m demo --down
 
 sizing-report: venv ## every measured start of vLLM beside what sizing predicts for it
 	$(BIN)/python -m sizing.report
