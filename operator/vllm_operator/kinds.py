@@ -63,4 +63,7 @@ CHILDREN = (
     POD_MONITOR,
     PROMETHEUS_RULE,
 )
+# Pods run with the rights of the account, write into the claim and are guarded by the policy.
+UNDER_PODS = (SERVICE_ACCOUNT, CLAIM, NETWORK_POLICY)
+WITH_PODS = (JOB, DEPLOYMENT)
 BY_NAME = {(kind.api_version, kind.kind): kind for kind in (*CHILDREN, RESOURCE, NODE, POD, EVENT)}

@@ -52,6 +52,7 @@ class _Pass:
     plan: Plan
     writes: int = 0
     withheld: bool = False
+    barred: bool = False  # what pods stand on belongs to somebody else
     errors: list[ChildError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failure: Transient | None = None
@@ -148,9 +149,10 @@ class Reconciler:
     # --- writing
 
     async def _apply_all(self, done: _Pass) -> None:
-        """Apply every child; one that fails does not keep the others waiting."""
-        children = done.plan.children
-        for child in children:
+        """Apply every child; one that fails does not keep the others waiting, but for pods on foreign ground."""
+        for child in done.plan.children:
+            if done.barred and child.kind in kinds.WITH_PODS:
+                continue
             try:
                 await self._apply_child(done, child)
             except Blocked as error:
@@ -200,6 +202,7 @@ class Reconciler:
             done.notes.append(f"{error.reason}: {what}: {error}")
         else:
             done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
+            done.barred |= error.reason == "NameConflict" and child.kind in kinds.UNDER_PODS
 
     def _is_withheld(self, done: _Pass, live: Live | None) -> bool:
         """Servers that need other files than the ones that run wait until the cache holds them.

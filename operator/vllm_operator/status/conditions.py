@@ -141,7 +141,7 @@ def _progress(seen: Observation) -> str:
     return f"{rollout.updated} of {rollout.wanted} replicas are up to date, {rollout.available} available"
 
 
-def _obstacle(seen: Observation) -> tuple[str, str, bool] | None:
+def obstacle(seen: Observation) -> tuple[str, str, bool] | None:
     """What keeps it from being ready beside the ordinary course: reason, message, and whether waiting helps."""
     if refusal := seen.plan.refusal:
         return refusal.reason, refusal.message, False
@@ -155,14 +155,15 @@ def _obstacle(seen: Observation) -> tuple[str, str, bool] | None:
         why = f"{seen.trouble.reason}: {seen.trouble.message}" if seen.trouble else seen.rollout.deadline_exceeded
         return "ProgressDeadlineExceeded", why, False
     if seen.rollout.failure:
-        return "ReplicaFailure", seen.rollout.failure, True
+        reason = "QuotaExceeded" if "exceeded quota" in seen.rollout.failure else "ReplicaFailure"
+        return reason, seen.rollout.failure, True
     return None
 
 
 def _ready(seen: Observation) -> Finding:
     kind = ConditionType.READY
-    if obstacle := _obstacle(seen):
-        return _no(kind, obstacle[0], obstacle[1])
+    if found := obstacle(seen):
+        return _no(kind, found[0], found[1])
     if seen.withheld:
         return _no(kind, *_preload_progress(seen))
     if not seen.rollout.complete:
@@ -176,8 +177,8 @@ def _ready(seen: Observation) -> Finding:
 
 
 def _kstatus(seen: Observation, ready: Finding) -> tuple[Finding, Finding]:
-    obstacle = _obstacle(seen)
-    if obstacle is not None and not obstacle[2]:
+    found = obstacle(seen)
+    if found is not None and not found[2]:
         moving = _no(ConditionType.RECONCILING, "Stalled", "waiting will not help")
         return moving, _yes(ConditionType.STALLED, ready.reason, ready.message)
     rest = _no(ConditionType.STALLED, "Progressing")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vllm_operator.sizing.measured import drift, parse
+from vllm_operator.status.conditions import obstacle
 from vllm_operator.status.observation import Observation
 
 
@@ -31,8 +32,8 @@ def notices(seen: Observation, previous: Mapping[str, Any], status: Mapping[str,
     if sentence := sizing_drift(seen):
         yield Notice("Warning", "SizingDrift", sentence)
     ready = _ready(status)
-    if plan.refusal:
-        yield Notice("Warning", plan.refusal.reason, plan.refusal.message)
+    if (found := obstacle(seen)) and not seen.errors:
+        yield Notice("Warning", found[0], found[1])
     elif ready["status"] == "True" and _ready(previous).get("status") != "True":
         yield Notice("Normal", "Ready", ready["message"])
 
