@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
-from vllm_operator.errors import Blocked, Conflict, Gone, InvalidSpec, Transient
+from vllm_operator.errors import Blocked, Gone, InvalidSpec, Transient
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
@@ -99,8 +99,8 @@ class Reconciler:
         try:
             resource = parse(body)
         except InvalidSpec as error:
-            await self._write_status(key, body, refused_status(body, error, _now()))
-            return Result(writes=1)
+            wrote = await self._write_status(key, body, refused_status(body, error, _now()))
+            return Result(writes=int(wrote))
         plan = await self.plan_for(key, resource, body)
         self._note_version(key, body)
         done = _Pass(key, plan)
@@ -288,10 +288,8 @@ class Reconciler:
         """Write a status that differs from the live one; true when it did."""
         if status == (body.get("status") or {}):
             return False
-        try:
-            self._note_version(key, await self._cluster.apply_status(key.namespace, key.name, status))
-        except Conflict:
-            raise Gone(str(key)) from None  # the resource went while the pass ran
+        # A Conflict goes up: the next pass finds out whether the resource changed meanwhile or went.
+        self._note_version(key, await self._cluster.apply_status(key.namespace, key.name, status))
         return True
 
     def _note_version(self, key: Key, body: Object) -> None:
