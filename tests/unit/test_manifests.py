@@ -1,4 +1,4 @@
-"""What is installed: the least rights, a pod that may run anywhere, one version everywhere, an image that can be built."""
+"""What is installed: the least rights, a pod that may run anywhere, one version, an image that can be built."""
 
 from __future__ import annotations
 
