@@ -1,0 +1,155 @@
+"""What a watch event is worth: news leave a note and wake a resource, what is known already does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from localcluster.nodes import gpu_nodes
+from vllm_operator.kinds import DEPLOYMENT
+from vllm_operator.listener import Listener, Notes
+from vllm_operator.naming import Key, labels
+
+KEY = Key("team-a", "chat")
+REF = (DEPLOYMENT, "team-a", "chat")
+
+
+@dataclass
+class FakeQueue:
+    """Keys that were asked for since the last look."""
+
+    woken: list[str] = field(default_factory=list)
+
+    def add(self, key: Key) -> None:
+        self.woken.append(f"{key} now")
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        assert 0 < seconds <= 1
+        self.woken.append(f"{key} soon")
+
+    def take(self) -> list[str]:
+        taken, self.woken = self.woken, []
+        return taken
+
+
+class World:
+    def __init__(self) -> None:
+        self.notes, self.queue = Notes(), FakeQueue()
+        self.listener = Listener(self.notes, self.queue)
+
+
+def resource(version: int) -> dict[str, Any]:
+    return {"metadata": {"namespace": "team-a", "name": "chat", "resourceVersion": str(version)}}
+
+
+def child(version: int, **metadata: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of metadata
+    known = {
+        "namespace": "team-a",
+        "name": "chat",
+        "uid": "u1",
+        "resourceVersion": str(version),
+        "labels": labels("chat", "server"),
+        "annotations": {"vllm-operator.dev/resource": "chat"},
+    }
+    return {"metadata": {**known, **metadata}, "spec": {}}
+
+
+def pod(name: str, reason: str = "", component: str = "server", **metadata: Any) -> dict[str, Any]:  # noqa: ANN401
+    waiting = {"waiting": {"reason": reason, "message": "m"}} if reason else {"running": {}}
+    body = child(1, name=name, labels=labels("chat", component), **metadata)
+    return {**body, "status": {"containerStatuses": [{"name": "vllm", "state": waiting}]}}
+
+
+def test_a_resource_is_looked_at_when_it_changed_and_not_for_our_own_writes() -> None:
+    world = World()
+    world.listener.resource_seen(None, resource(5))
+    assert world.queue.take() == ["team-a/chat now"]
+    world.notes.resources[KEY] = 7  # what a pass of ours left behind
+    for version in (5, 7):
+        world.listener.resource_seen("MODIFIED", resource(version))
+    assert world.queue.take() == []
+    world.listener.resource_seen("MODIFIED", resource(8))
+    world.listener.resource_seen("DELETED", resource(6))
+    assert world.queue.take() == ["team-a/chat now"] * 2
+
+
+def test_a_child_that_changed_is_noted_and_bursts_are_waited_out() -> None:
+    world = World()
+    world.listener.child_seen(DEPLOYMENT, "ADDED", child(5))
+    assert world.queue.take() == ["team-a/chat soon"]
+    world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(5))
+    world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(4))
+    assert world.queue.take() == []
+    world.listener.child_seen(DEPLOYMENT, "DELETED", child(6))
+    assert world.queue.take() == ["team-a/chat now"], "it is put back at once"
+    assert world.notes.observed.get(REF) is None
+
+
+def test_a_child_is_known_by_its_name_even_when_its_marks_are_spoiled() -> None:
+    world = World()
+    world.listener.child_seen(DEPLOYMENT, "ADDED", child(5))
+    world.queue.take()
+    world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(6, annotations={}))
+    assert world.queue.take() == ["team-a/chat soon"]
+
+
+def test_a_stranger_with_our_label_wakes_nobody() -> None:
+    world = World()
+    world.listener.child_seen(DEPLOYMENT, "ADDED", child(5, annotations={}))
+    world.listener.pod_seen("ADDED", pod("x", "ErrImagePull", annotations={}))
+    assert world.queue.take() == []
+
+
+def test_only_the_troubles_of_pods_are_news() -> None:
+    world = World()
+    world.listener.pod_seen("ADDED", pod("b"))
+    assert world.queue.take() == []
+    world.listener.pod_seen("MODIFIED", pod("b", "ErrImagePull"))
+    world.listener.pod_seen("MODIFIED", pod("a", "CrashLoopBackOff"))
+    assert world.queue.take() == ["team-a/chat soon"] * 2
+    world.listener.pod_seen("MODIFIED", pod("a", "CrashLoopBackOff"))
+    assert world.queue.take() == []
+    trouble = world.notes.trouble(KEY, "server")
+    assert trouble is not None
+    assert trouble.reason == "CrashLoopBackOff", "the first by name, so that the answer is stable"
+    world.listener.pod_seen("MODIFIED", pod("a"))
+    world.listener.pod_seen("DELETED", pod("b", "ErrImagePull"))
+    assert world.queue.take() == ["team-a/chat soon"] * 2
+    assert world.notes.trouble(KEY, "server") is None
+
+
+def test_servers_and_preload_have_troubles_of_their_own() -> None:
+    world = World()
+    world.listener.pod_seen("ADDED", pod("p", "ErrImagePull", "preload"))
+    assert world.notes.trouble(KEY, "server") is None
+    found = world.notes.trouble(KEY, "preload")
+    assert found is not None
+    assert found.message == "vllm: m"
+
+
+def test_a_pod_that_is_going_has_no_trouble() -> None:
+    world = World()
+    world.listener.pod_seen("MODIFIED", pod("a", "CrashLoopBackOff", deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert world.queue.take() == []
+
+
+def test_nodes_wake_every_resource_when_they_change_what_is_offered() -> None:
+    world = World()
+    world.notes.resources |= {KEY: 1, Key("team-b", "other"): 1}
+    (node,) = gpu_nodes("NVIDIA-L4", 4, 1)
+    world.listener.node_seen("ADDED", node)
+    assert sorted(world.queue.take()) == ["team-a/chat soon", "team-b/other soon"]
+    world.listener.node_seen("MODIFIED", node)
+    assert world.queue.take() == []
+    world.listener.node_seen("DELETED", node)
+    assert len(world.queue.take()) == 2
+
+
+def test_a_resource_that_is_gone_leaves_nothing_behind() -> None:
+    world = World()
+    world.notes.resources[KEY] = 7
+    world.listener.pod_seen("ADDED", pod("a", "ErrImagePull"))
+    world.notes.forget(KEY)
+    assert world.notes.trouble(KEY, "server") is None
+    world.listener.resource_seen("ADDED", resource(3))
+    assert world.queue.take()[-1] == "team-a/chat now", "another resource of the name starts anew"

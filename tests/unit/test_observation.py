@@ -1,0 +1,149 @@
+"""What is read from live objects: Deployment, Job, autoscaler, pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vllm_operator.status.observation import (
+    PodTrouble,
+    Preload,
+    Rollout,
+    Scaling,
+    preload_of,
+    rollout_of,
+    scaling_of,
+    trouble_of,
+)
+
+
+def condition(kind: str, status: str, reason: str = "", message: str = "") -> dict[str, str]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def deployment(generation: int = 2, wanted: int | None = 3, **status: Any) -> dict[str, Any]:  # noqa: ANN401
+    spec = {} if wanted is None else {"replicas": wanted}
+    return {"metadata": {"generation": generation}, "spec": spec, "status": status}
+
+
+COUNTS = {"replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3}
+
+
+@pytest.mark.parametrize(
+    ("live", "complete"),
+    [
+        (deployment(observedGeneration=2, **COUNTS), True),
+        (deployment(observedGeneration=1, **COUNTS), False),
+        (deployment(observedGeneration=2, **{**COUNTS, "updatedReplicas": 2}), False),
+        (deployment(observedGeneration=2, **{**COUNTS, "replicas": 4}), False),
+        (deployment(observedGeneration=2, **{**COUNTS, "availableReplicas": 2}), False),
+        (deployment(wanted=0, observedGeneration=2), True),
+        (deployment(wanted=None, observedGeneration=2, **dict.fromkeys(COUNTS, 1)), True),
+        (deployment(), False),
+        ({"metadata": {"generation": 1}, "spec": {"replicas": 1}}, False),
+        (None, False),
+    ],
+)
+def test_a_rollout_is_complete_as_kubectl_rollout_status_has_it(live: dict[str, Any] | None, complete: bool) -> None:  # noqa: FBT001
+    assert rollout_of(live).complete is complete
+
+
+def test_what_a_deployment_says_of_itself() -> None:
+    found = rollout_of(
+        deployment(
+            observedGeneration=2,
+            readyReplicas=1,
+            conditions=[
+                condition("Progressing", "False", "ProgressDeadlineExceeded", "has timed out"),
+                condition("ReplicaFailure", "True", "FailedCreate", "exceeded quota"),
+            ],
+        )
+    )
+    assert (found.wanted, found.existing, found.ready) == (3, 0, 1)
+    assert (found.deadline_exceeded, found.failure) == ("has timed out", "exceeded quota")
+    quiet = [
+        condition("Progressing", "True", "NewReplicaSetAvailable", "x"),
+        condition("ReplicaFailure", "False", "", "x"),
+    ]
+    found = rollout_of(deployment(conditions=quiet))
+    assert (found.deadline_exceeded, found.failure) == ("", "")
+    assert rollout_of(None) == Rollout()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], Preload(exists=True)),
+        ([condition("Complete", "True")], Preload(exists=True, complete=True)),
+        ([condition("Complete", "False"), condition("Suspended", "True")], Preload(exists=True)),
+        ([condition("Failed", "True", message="404")], Preload(exists=True, failure="404")),
+        ([condition("Failed", "True")], Preload(exists=True, failure="the Job failed")),
+        ([condition("Failed", "False", message="404")], Preload(exists=True)),
+    ],
+)
+def test_a_preload(conditions: list[dict[str, str]], expected: Preload) -> None:
+    assert preload_of({"metadata": {}, "status": {"conditions": conditions}}) == expected
+    assert preload_of(None) == Preload()
+    assert preload_of({"metadata": {}}) == Preload(exists=True)
+
+
+ABLE, ACTIVE = condition("AbleToScale", "True"), condition("ScalingActive", "True")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        ([ABLE, ACTIVE], ""),
+        ([ABLE, ACTIVE, condition("ScalingLimited", "True", "TooManyReplicas")], ""),
+        ([], "Pending"),
+        ([ABLE, condition("ScalingActive", "False", "FailedGetPodsMetric", "no metrics")], "MetricsUnavailable"),
+        ([ABLE, condition("ScalingActive", "False", "ScalingDisabled", "at zero")], "ScalingDisabled"),
+        ([condition("AbleToScale", "False", "FailedGetScale", "denied"), ACTIVE], "FailedGetScale"),
+    ],
+)
+def test_an_autoscaler(conditions: list[dict[str, str]], reason: str) -> None:
+    found = scaling_of({"status": {"conditions": conditions}})
+    assert (found.exists, found.reason) == (True, reason)
+    assert bool(found.problem) == bool(reason)
+    assert scaling_of(None) == Scaling()
+
+
+def pod(*waiting: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **scheduled: str) -> dict[str, Any]:
+    conditions = [{"type": "PodScheduled", **scheduled}] if scheduled else []
+    status = {"conditions": conditions, "containerStatuses": list(waiting), "initContainerStatuses": list(init)}
+    return {"metadata": {"name": "p"}, "status": status}
+
+
+def container(reason: str, message: str = "", last: str = "") -> dict[str, Any]:
+    ended = {"lastState": {"terminated": {"reason": last}}} if last else {}
+    return {"name": "vllm", "state": {"waiting": {"reason": reason, "message": message}}, **ended}
+
+
+RUNNING = {"name": "log", "state": {"running": {}}}
+STUCK = pod(status="False", reason="Unschedulable", message="0/9 nodes are available")
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ((), None),
+        ((pod(RUNNING),), None),
+        ((pod(container("ContainerCreating")),), None),
+        ((pod(container("PodInitializing")),), None),
+        (({"metadata": {}},), None),
+        ((STUCK,), PodTrouble("Unschedulable", "0/9 nodes are available")),
+        ((pod(container("ErrImagePull", "not found")), STUCK), PodTrouble("Unschedulable", "0/9 nodes are available")),
+        ((pod(RUNNING, container("ErrImagePull", "not found")),), PodTrouble("ErrImagePull", "vllm: not found")),
+        (
+            (pod(container("CrashLoopBackOff", "back-off 10s", "OOMKilled")),),
+            PodTrouble("CrashLoopBackOff", "vllm: back-off 10s (last end: OOMKilled)"),
+        ),
+        (
+            (pod(container("PodInitializing"), init=(container("ImagePullBackOff", "draft"),)),),
+            PodTrouble("ImagePullBackOff", "vllm: draft"),
+        ),
+    ],
+)
+def test_why_a_pod_does_not_serve(pods: tuple[dict[str, Any], ...], expected: PodTrouble | None) -> None:
+    assert trouble_of(pods) == expected
