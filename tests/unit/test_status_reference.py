@@ -24,7 +24,7 @@ OTHER_WORDS = frozenset({
     "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
     "AbleToScale", "Complete", "ContainerCreating", "Failed", "PodInitializing", "PodScheduled", "ScalingActive",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
-    "Cluster", "Connection", "Apply", "Bound", "Event", "HOME",
+    "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
     "Percent", "ReadWriteOnce", "Waiting",
 })  # fmt: skip

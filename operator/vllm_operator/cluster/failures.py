@@ -70,7 +70,8 @@ def _missing(answer: Refusal) -> OperatorError:
 
 def _forbidden(answer: Refusal) -> OperatorError:
     if answer.caused_by("NamespaceTerminating"):
-        return Blocked("NamespaceTerminating", "The namespace is being deleted: nothing can be created in it.")
+        # The namespace takes everything along, the resource too: there is nobody left to tell.
+        return Gone("The namespace is being deleted: nothing can be created in it.")
     if "exceeded quota" in answer.message:
         return Blocked("QuotaExceeded", answer.message)
     if "status unknown for quota" in answer.message:  # a new quota, which nobody has counted yet
