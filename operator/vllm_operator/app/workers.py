@@ -15,8 +15,12 @@ log = logging.getLogger(__name__)
 
 PASS_SECONDS = 60.0  # a pass that takes longer is given up and tried again
 
-# Jitter cuts up to half, so a blocked resource is looked at after 30 seconds at the earliest, 300 at the latest.
-_BLOCKED = Backoff(first=60.0, longest=300.0)
+# Jitter cuts up to half of each delay. What fails while the API server is away is done within so many seconds after it
+# is back.
+_TRANSIENT = Backoff(first=0.5, longest=20.0)
+# Eight looks in the first ten minutes, then one in about four. The first ones follow soon, because an API server that
+# starts answers 403 until it has read its roles.
+_BLOCKED = Backoff(first=5.0, longest=300.0)
 _AT_ONCE = Backoff(first=0.0, longest=0.0)
 _CONFLICTS_AT_ONCE = 3
 _REMEMBERED_FAULTS = 1000
@@ -48,6 +52,7 @@ class Workers:
         self._reconciler = reconciler
         self._queue = queue
         self._faults: set[str] = set()
+        self._blocked: set[Key] = set()  # whose last pass was
         self._tasks = [asyncio.create_task(self._work(), name=f"worker {number}") for number in range(count)]
 
     async def drain(self, seconds: float) -> bool:
@@ -81,27 +86,40 @@ class Workers:
             self._succeeded(key, result, time.monotonic() - started)
 
     def _succeeded(self, key: Key, result: Result, seconds: float) -> None:
-        self._queue.forget(key)
+        self._done_with(key)
         if result.requeue_after is not None:
             self._queue.add_after(key, result.requeue_after)
         level = logging.INFO if result.writes else logging.DEBUG
         fields = {"result": "written" if result.writes else "unchanged", "writes": result.writes}
         log.log(level, "reconciled", extra={"resource": str(key), **fields, "seconds": round(seconds, 3)})
 
+    def _done_with(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._blocked.discard(key)
+
+    def _sort(self, key: Key, error: Exception) -> None:
+        """Refusals and failures that pass are counted apart: an outage must not put off what a refusal waits for."""
+        blocked = isinstance(error, Blocked)
+        if blocked != (key in self._blocked):
+            self._done_with(key)
+        if blocked:
+            self._blocked.add(key)
+
     def _failed(self, key: Key, error: Exception) -> None:
+        self._sort(key, error)
         match error:
             case Gone():
-                self._queue.forget(key)
+                self._done_with(key)
                 log.info("gone", extra={"resource": str(key), "result": "gone"})
             case Blocked():
                 delay = self._queue.retry(key, _BLOCKED)
                 self._tell(logging.INFO, key, "blocked", error, delay)
             case Conflict():
                 at_once = self._queue.failures(key) < _CONFLICTS_AT_ONCE
-                delay = self._queue.retry(key, _AT_ONCE if at_once else None)
+                delay = self._queue.retry(key, _AT_ONCE if at_once else _TRANSIENT)
                 self._tell(logging.DEBUG if at_once else logging.WARNING, key, "conflict", error, delay)
             case Transient():
-                delay = self._queue.retry(key, at_least=error.retry_after or 0.0)
+                delay = self._queue.retry(key, _TRANSIENT, error.retry_after or 0.0)
                 self._tell(logging.WARNING, key, "failed", error, delay)
             case TimeoutError():
                 delay = self._queue.retry(key)
