@@ -104,6 +104,12 @@ def policy(namespace: str, kubectl: Kubectl) -> Iterator[None]:
     kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", namespace)
 
 
+async def apply_forever(api: Cluster, namespace: str) -> None:
+    """Until it is refused: whoever admits objects may learn a moment later that their namespace is being deleted."""
+    while True:
+        await api.apply(config_map(namespace))
+
+
 class TestRefusals:
     async def test_an_unknown_kind(self, api: Cluster, namespace: str) -> None:
         reason, message = await refused(api.apply(named(kinds.POD_MONITOR, namespace, {})))
@@ -116,8 +122,7 @@ class TestRefusals:
 
     async def test_a_namespace_that_is_being_deleted(self, api: Cluster, dying: str) -> None:
         with pytest.raises(Gone, match="is being deleted"):
-            while True:  # whoever admits objects learns of it a moment later
-                await api.apply(config_map(dying))
+            await apply_forever(api, dying)
 
     async def test_a_quota(self, api: Cluster, namespace: str, kubectl: Kubectl) -> None:
         kubectl("create", "quota", "none", "--hard=count/services=0")
