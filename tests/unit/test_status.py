@@ -302,7 +302,8 @@ def test_the_rest_of_the_status() -> None:
     assert status["url"] == "http://chat-v2-93024ae74e.team-a.svc:8080"
     assert status["endpoint"] == f"{status['url']}/v1"
     assert (status["replicas"], status["readyReplicas"]) == (2, 1)
-    assert status["engine"] == {"version": "0.32", "args": list(plan.arguments)}
+    engine = status["engine"]
+    assert (engine["version"], engine["args"]) == ("0.32", list(plan.arguments))
     assert status["model"]["name"] == "q"
     assert status["model"]["architecture"] == "Qwen3ForCausalLM"
     sizing = status["sizing"]
@@ -310,6 +311,16 @@ def test_the_rest_of_the_status() -> None:
     assert sizing["predicted"]["kvTokensLow"] <= sizing["predicted"]["kvTokensHigh"]
     labels = dict(pair.split("=") for pair in status["selector"].split(","))
     assert labels["app.kubernetes.io/instance"] == "chat-v2-93024ae74e"
+
+
+def test_what_the_profile_filled_in_is_told() -> None:
+    def filled(**fields: Any) -> object:  # noqa: ANN401 - fields of a spec
+        return make_status(Observation(plan_of(spec_of(**fields))), {}, NOW)["engine"].get("fromProfile")
+
+    gpu = {"product": "NVIDIA-A100-SXM4-40GB", "memoryUtilization": 0.8}
+    latency = {"profile": "Latency", "maxSequences": 16}
+    assert filled(engine=latency, gpu=gpu) == ["maxBatchedTokens=4096", "kvCacheDtype=auto"]
+    assert filled(engine={"image": "ghcr.io/acme/chat:1.0", "command": ["serve"]}) is None
 
 
 def test_only_a_full_hash_is_a_commit() -> None:

@@ -157,6 +157,9 @@ class EngineStatus(ApiObject):
     args: tuple[str, ...] = ()
     """Arguments of the server."""
 
+    from_profile: tuple[str, ...] = ()
+    """What the profile filled in because the spec leaves it unset, as `maxSequences=256`."""
+
 
 class Status(ApiObject):
     """What is true of a resource."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_operator.api.status import ConditionType, Phase
+from vllm_operator.engine.profiles import filled
 from vllm_operator.errors import InvalidSpec
 from vllm_operator.naming import as_selector, selector
 from vllm_operator.plan.network import endpoint
@@ -41,7 +42,7 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
         "replicas": seen.rollout.existing,
         "readyReplicas": seen.rollout.ready,
         "selector": as_selector(selector(name)),
-        "engine": {"version": plan.engine_version, "args": list(plan.arguments)},
+        "engine": _engine(plan),
         "model": _model(plan),
         "sizing": _sizing(plan.sizing, _measured(seen, previous)) if plan.sizing else None,
     }
@@ -76,6 +77,13 @@ def _condition(finding: Finding, old: dict[str, Any] | None, generation: int, no
         "observedGeneration": generation,
         "lastTransitionTime": old["lastTransitionTime"] if kept and old else now,
     }
+
+
+def _engine(plan: Plan) -> dict[str, Any]:
+    spec = plan.resource.spec
+    status = {"version": plan.engine_version, "args": list(plan.arguments)}
+    # An own server gets none of the settings.
+    return status if spec.engine.command else {**status, "fromProfile": list(filled(spec))}
 
 
 def _model(plan: Plan) -> dict[str, Any] | None:
