@@ -7,6 +7,7 @@ state of kopf's is trusted: a watch that was interrupted reports survivors, but 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
 
+log = logging.getLogger(__name__)
+
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
-# plane. After that the process ends, loudly, and comes back with a fresh view.
-_ERROR_DELAYS = (0.5, 1, 2, 4, 8, 15, *(30,) * 19)
+# plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
+# once the API server is back; with a watch for each kind they make one request a second.
+_ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(12,) * 49)
 
 Body = Mapping[str, Any]
 _See = Callable[[str | None, Body], None]
@@ -137,14 +141,20 @@ async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asynci
     Raises whatever a watch died of once ten minutes of attempts are used up. Tasks that the caller needs for longer
     must exist before the call: when kopf ends, it cancels all that began after it.
     """
-    await kopf.operator(
-        registry=_registry(listener, cluster, scope),
-        settings=_settings(scope),
-        # kopf's own would ask for the user's name, and the user of a pod has none.
-        identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
-        clusterwide=scope.namespace is None,
-        namespaces=() if scope.namespace is None else (scope.namespace,),
-        standalone=True,
-        stop_flag=stop,
-        ready_flag=ready,
-    )
+    try:
+        await kopf.operator(
+            registry=_registry(listener, cluster, scope),
+            settings=_settings(scope),
+            # kopf's own would ask for the user's name, and the user of a pod has none.
+            identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
+            clusterwide=scope.namespace is None,
+            namespaces=() if scope.namespace is None else (scope.namespace,),
+            standalone=True,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+    except Exception:
+        # kopf closes its connections before all of its requests have ended, and reports what becomes of those.
+        if not stop.is_set():
+            raise
+        log.debug("a request was cut off by the end of the watch", exc_info=True)
