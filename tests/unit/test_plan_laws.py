@@ -176,7 +176,7 @@ def without_refusals(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(valid_specs())
 @example({"model": {"source": "hf://Qwen/Qwen3-8B"}})
 @example({"model": {"source": "hf://Qwen/Qwen3-8B"}, "autoscaling": {"maxReplicas": 9}, "suspend": True})

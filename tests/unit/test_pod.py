@@ -32,7 +32,7 @@ def job_environment(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     startup=st.integers(60, 86_400),
     drain=st.integers(0, 3600),
