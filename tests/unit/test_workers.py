@@ -1,93 +1,236 @@
-"""What follows from the way a pass ended: when the next one comes."""
-
-from __future__ import annotations
+"""What follows from each way in which a pass can end, in virtual time."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import itertools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
 from virtualtime import virtual_time
+from vllm_operator.app.health import ailment
 from vllm_operator.app.workers import Workers
 from vllm_operator.errors import Blocked, Conflict, Gone, Transient
 from vllm_operator.naming import Key
 from vllm_operator.workqueue import WorkQueue
 
-KEY = Key("team-a", "chat")
-LONG = 3600.0
+KEY = Key("team", "chat")
+OTHER = Key("team", "other")
 
 
-@dataclass
-class Done:
+@dataclass(frozen=True)
+class Result:
     writes: int = 0
     requeue_after: float | None = None
 
 
-class Script:
-    """Passes that end as written, and then all well."""
-
-    def __init__(self, ends: Sequence[Exception | Done]) -> None:
-        self._ends = list(ends)
-        self.times: list[float] = []
-
-    async def reconcile(self, key: Key) -> Done:
-        assert key == KEY
-        self.times.append(asyncio.get_running_loop().time())
-        end = self._ends.pop(0) if self._ends else Done()
-        if isinstance(end, Exception):
-            raise end
-        return end
+Outcome = Exception | Result | Callable[[], Awaitable[Result]]
 
 
-async def pauses(*ends: Exception | Done) -> list[float]:
-    """Seconds between the passes that follow from such ends, without jitter."""
-    queue, script = WorkQueue[Key](jitter=lambda: 0.0), Script(ends)
-    workers = Workers(script, queue, 2)
+@dataclass
+class Toy:
+    """A reconciler whose passes end as told; afterwards they end well."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    passes: list[tuple[float, Key]] = field(default_factory=list)
+
+    async def reconcile(self, key: Key) -> Result:
+        self.passes.append((asyncio.get_running_loop().time(), key))
+        outcome = self.outcomes.pop(0) if self.outcomes else Result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome if isinstance(outcome, Result) else await outcome()
+
+    def gaps(self) -> list[float]:
+        """Seconds between the passes."""
+        times = [at for at, _ in self.passes]
+        return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+@asynccontextmanager
+async def working(toy: Toy, count: int = 2) -> AsyncIterator[WorkQueue[Key]]:
+    queue = WorkQueue[Key](jitter=lambda: 0.5)
+    workers = Workers(toy, queue, count)
+    yield queue
+    assert await workers.drain(5)
+
+
+async def run(*outcomes: Outcome, seconds: float = 3600) -> Toy:
+    """One resource, whose passes end in these ways."""
+    toy = Toy(list(outcomes))
+    async with working(toy) as queue:
+        queue.add(KEY)
+        await asyncio.sleep(seconds)
+    return toy
+
+
+@virtual_time
+async def test_a_pass_that_ends_well_is_the_last() -> None:
+    assert len((await run()).passes) == 1
+
+
+@virtual_time
+async def test_a_pass_may_ask_for_another() -> None:
+    assert (await run(Result(requeue_after=90), Result(writes=1, requeue_after=45))).gaps() == [90, 45]
+
+
+@virtual_time
+async def test_gone_is_the_end_and_forgets_the_failures() -> None:
+    toy = Toy([Transient("away"), Transient("away"), Gone("gone"), Transient("away")])
+    async with working(toy) as queue:
+        queue.add(KEY)
+        await asyncio.sleep(60)
+        assert len(toy.passes) == 3
+        queue.add(KEY)
+        await asyncio.sleep(60)
+    assert toy.gaps()[-1] == pytest.approx(0.375)
+
+
+@virtual_time
+async def test_blocked_is_looked_at_soon_and_then_about_every_four_minutes() -> None:
+    gaps = (await run(*[Blocked("QuotaExceeded", "no quota")] * 20)).gaps()
+    assert gaps[:8] == [3.75, 7.5, 15, 30, 60, 120, 225, 225]
+    assert len([at for at in itertools.accumulate(gaps) if at <= 600]) <= 12
+
+
+@virtual_time
+async def test_transient_backs_off_and_recovers() -> None:
+    toy = await run(*[Transient("away")] * 8)
+    assert toy.gaps() == pytest.approx([0.375, 0.75, 1.5, 3, 6, 12, 15, 15])
+
+
+@virtual_time
+async def test_the_servers_own_delay_is_honoured() -> None:
+    assert (await run(Transient("slow down", retry_after=17))).gaps() == [17]
+
+
+@virtual_time
+async def test_a_conflict_is_tried_at_once_three_times() -> None:
+    toy = await run(*[Conflict("changed")] * 5)
+    assert toy.gaps()[:3] == [0, 0, 0]
+    assert min(toy.gaps()[3:]) > 1
+
+
+@virtual_time
+async def test_a_pass_that_takes_too_long_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def hang() -> Result:
+        await asyncio.sleep(1e6)
+        return Result()
+
+    toy = await run(hang)
+    assert toy.gaps() == pytest.approx([60.375])
+    assert "given up after 60 seconds" in caplog.text
+
+
+@virtual_time
+async def test_a_mistake_of_ours_shows_its_traceback_once_and_backs_off(caplog: pytest.LogCaptureFixture) -> None:
+    toy = await run(*[ZeroDivisionError("by nought")] * 4, KeyError("other"))
+    assert toy.gaps() == pytest.approx([0.375, 0.75, 1.5, 3, 6])
+    faults = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [bool(record.exc_info) for record in faults] == [True, False, False, False, True]
+
+
+@virtual_time
+async def test_one_resource_does_not_hold_up_another() -> None:
+    started = asyncio.Event()
+
+    async def slow() -> Result:
+        started.set()
+        await asyncio.sleep(50)
+        return Result()
+
+    toy = Toy([slow])
+    async with working(toy) as queue:
+        queue.add(KEY)
+        await started.wait()
+        before = asyncio.get_running_loop().time()
+        queue.add(OTHER)
+        await asyncio.sleep(1)
+        assert toy.passes[-1] == (before, OTHER)
+        await asyncio.sleep(60)
+
+
+@virtual_time
+async def test_draining_lets_a_pass_finish_and_begins_no_other() -> None:
+    finished = []
+
+    async def slow() -> Result:
+        await asyncio.sleep(10)
+        finished.append(1)
+        return Result()
+
+    toy, queue = Toy([slow]), WorkQueue[Key]()
+    workers = Workers(toy, queue, 1)
     queue.add(KEY)
-    await asyncio.sleep(LONG)
-    assert await workers.drain(1)
-    return [later - earlier for earlier, later in pairwise(script.times)]
-
-
-FORBIDDEN = Blocked("Forbidden", "it may not")
-AWAY = Transient("the API server is away")
+    queue.add(OTHER)
+    await asyncio.sleep(1)
+    assert await workers.drain(20)
+    assert (len(finished), len(toy.passes)) == (1, 1)
 
 
 @virtual_time
-async def test_failures_that_pass_are_tried_again_soon_even_after_long() -> None:
-    assert await pauses(*[AWAY] * 9) == [0.5, 1, 2, 4, 8, 16, 20, 20, 20]
+async def test_draining_cuts_short_what_takes_too_long() -> None:
+    cut = []
+
+    async def endless() -> Result:
+        try:
+            await asyncio.sleep(1e6)
+        except asyncio.CancelledError:
+            cut.append(1)
+            raise
+        return Result()
+
+    queue = WorkQueue[Key]()
+    workers = Workers(Toy([endless]), queue, 1)
+    queue.add(KEY)
+    await asyncio.sleep(1)
+    before = asyncio.get_running_loop().time()
+    assert not await workers.drain(20)
+    assert (cut, asyncio.get_running_loop().time() - before) == ([1], 20)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level", "fields"),
+    [
+        (Result(writes=3), logging.INFO, {"result": "written", "writes": 3}),
+        (Result(), logging.DEBUG, {"result": "unchanged", "writes": 0}),
+        (Blocked("QuotaExceeded", "no quota"), logging.INFO, {"result": "blocked", "reason": "QuotaExceeded"}),
+        (Transient("away"), logging.WARNING, {"result": "failed"}),
+        (Conflict("changed"), logging.DEBUG, {"result": "conflict"}),
+        (Gone("gone"), logging.INFO, {"result": "gone"}),
+        (ZeroDivisionError(), logging.ERROR, {"result": "fault", "reason": "InternalError"}),
+    ],
+)
+@virtual_time
+async def test_every_pass_is_one_line_with_its_resource(
+    outcome: Outcome, level: int, fields: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "vllm_operator"):
+        await run(outcome, seconds=0.01)
+    record = caplog.records[0]
+    assert record.levelno == level
+    found = vars(record)
+    assert {name: found[name] for name in fields} == fields
+    assert found["resource"] == "team/chat"
 
 
 @virtual_time
-async def test_refusals_are_tried_again_at_leisure_but_the_first_time_soon() -> None:
-    waits = await pauses(*[FORBIDDEN] * 9)
-    assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-
-
-@virtual_time
-async def test_outage_does_not_put_off_what_a_refusal_waits_for() -> None:
-    assert await pauses(*[AWAY] * 6, FORBIDDEN, FORBIDDEN, AWAY) == [0.5, 1, 2, 4, 8, 16, 5, 10, 0.5]
-
-
-@virtual_time
-async def test_conflict_is_tried_again_at_once_and_then_with_pauses() -> None:
-    assert await pauses(*[Conflict("changed")] * 5) == [0, 0, 0, 4, 8]
-
-
-@virtual_time
-async def test_servers_wish_to_wait_is_respected() -> None:
-    assert await pauses(Transient("too many", retry_after=17)) == [17]
-
-
-@virtual_time
-async def test_success_and_departure_start_afresh() -> None:
-    assert await pauses(FORBIDDEN, Done(requeue_after=3), FORBIDDEN, Done(requeue_after=3), AWAY) == [5, 3, 5, 3, 0.5]
-    assert await pauses(FORBIDDEN, Gone("chat")) == [5]
-
-
-@virtual_time
-async def test_fault_of_ours_is_logged_with_its_traceback_once(caplog: pytest.LogCaptureFixture) -> None:
-    assert await pauses(ValueError("odd"), ValueError("odd")) == [0.5, 1]
-    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, False]
+async def test_health_notices_what_is_stuck() -> None:
+    queue = WorkQueue[Key]()
+    assert ailment(queue) == ""
+    queue.add(KEY)
+    queue.add(OTHER)
+    await asyncio.sleep(299)
+    assert ailment(queue) == ""
+    await asyncio.sleep(2)
+    assert ailment(queue) == "a resource has been waiting for 301 s"
+    await queue.get()
+    await queue.get()
+    assert ailment(queue) == ""
+    await asyncio.sleep(121)
+    assert ailment(queue) == "a pass has been running for 121 s"
+    queue.done(KEY)
+    queue.done(OTHER)
+    assert ailment(queue) == ""

@@ -1,0 +1,56 @@
+"""Log lines: one JSON object each for machines, readable for people, with the resource in both."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from vllm_operator.app import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root, kopf = logging.getLogger(), logging.getLogger("kopf")
+    handlers, levels = root.handlers[:], (root.level, kopf.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    kopf.setLevel(levels[1])
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    log = logging.getLogger("vllm_operator.test")
+    log.info("wrote %d\nlines of ünïcode", 2, extra={"resource": "team/chat", "result": "written", "seconds": 0.1})
+    log.error("fault", exc_info=ZeroDivisionError("by nought"))
+    log.debug("not shown")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first.pop("time").endswith("+00:00")
+    assert first == {
+        "level": "info",
+        "logger": "vllm_operator.test",
+        "message": "wrote 2\nlines of ünïcode",
+        "resource": "team/chat",
+        "result": "written",
+        "seconds": 0.1,
+    }
+    assert second["traceback"].endswith("ZeroDivisionError: by nought")
+
+
+def test_text_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("debug", "text")
+    logging.getLogger("vllm_operator.test").debug("wrote", extra={"resource": "team/chat", "writes": 2})
+    line = capsys.readouterr().err.rstrip("\n")
+    assert line[8:] == " DEBUG   wrote resource=team/chat writes=2"
+
+
+def test_kopf_is_quiet_unless_somebody_debugs(capsys: pytest.CaptureFixture[str]) -> None:
+    kopf = logging.getLogger("kopf.reactor")
+    configure_logging("info", "text")
+    kopf.info("a step")
+    kopf.warning("a problem")
+    assert capsys.readouterr().err.count("\n") == 1
+    configure_logging("debug", "text")
+    kopf.info("a step")
+    assert "a step" in capsys.readouterr().err
