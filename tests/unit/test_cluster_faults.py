@@ -1,9 +1,8 @@
 """What no healthy API server can be made to do: answers that fail for a while, or not in the expected form."""
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from fakeapi import FakeApi, kubeconfig, serving
 from virtualtime import virtual_time
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client
@@ -18,67 +18,21 @@ from vllm_operator.errors import Blocked, Transient
 
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-class Server:
-    """An HTTP server that answers everything in the way that a test sets."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.answer: Handler = self._nothing
-        self.requests: list[web.Request] = []
-
-    @staticmethod
-    async def _nothing(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"metadata": {}, "items": None})
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(request)
-        return await self.answer(request)
-
-    def always(self, status: int, body: Any = None, **headers: str) -> None:  # noqa: ANN401 - JSON or text
-        text = body if isinstance(body, str) else json.dumps({"kind": "Status", "code": status, **(body or {})})
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return web.Response(status=status, text=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
-
-        self.answer = answer
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
+    async with serving(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    served = Server()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", served.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    served.port = runner.addresses[0][1]
-    yield served
-    await runner.cleanup()
-
-
-def kubeconfig(tmp_path: Path, port: int) -> str:
-    content = {
-        "current-context": "a",
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "users": [{"name": "a", "user": {"token": "t"}}],
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(content))
-    return str(path)
-
-
-@pytest.fixture
-async def api(server: Server, tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with Cluster(kubeconfig=kubeconfig(tmp_path, server.port), connections=4) as api:
+async def api(server: FakeApi) -> AsyncIterator[Cluster]:
+    async with Cluster(kubeconfig=server.kubeconfig, connections=4) as api:
         yield api
 
 
 @pytest.mark.parametrize("status", [408, 410, 429, 500, 502, 503, 504])
-async def test_what_passes_is_transient(server: Server, api: Cluster, status: int) -> None:
+async def test_what_passes_is_transient(server: FakeApi, api: Cluster, status: int) -> None:
     server.always(status, {"message": "in a while"})
     with pytest.raises(Transient, match="/api/v1/namespaces/team/configmaps/one: in a while") as caught:
         await api.apply(MAP)
@@ -96,7 +50,7 @@ async def test_what_passes_is_transient(server: Server, api: Cluster, status: in
     ],
 )
 async def test_the_servers_own_delay(
-    server: Server, api: Cluster, status: int, body: dict[str, Any], headers: dict[str, str], seconds: float | None
+    server: FakeApi, api: Cluster, status: int, body: dict[str, Any], headers: dict[str, str], seconds: float | None
 ) -> None:
     server.always(status, body, **headers)
     with pytest.raises(Transient) as caught:
@@ -107,20 +61,20 @@ async def test_the_servers_own_delay(
 @pytest.mark.parametrize(
     "body", ["", "<html>Bad gateway</html>", '"text"', "[]", '{"kind":"Other","message":"secret"}']
 )
-async def test_a_body_from_a_proxy_is_not_quoted(server: Server, api: Cluster, body: str) -> None:
+async def test_a_body_from_a_proxy_is_not_quoted(server: FakeApi, api: Cluster, body: str) -> None:
     server.always(502, body)
     with pytest.raises(Transient, match=r"configmaps: the API server answered 502$"):
         await api.list(kinds.CONFIG_MAP, "team")
 
 
 @pytest.mark.parametrize("body", ["", "not JSON", "[1]"])
-async def test_an_answer_that_is_cut_short_or_garbled(server: Server, api: Cluster, body: str) -> None:
+async def test_an_answer_that_is_cut_short_or_garbled(server: FakeApi, api: Cluster, body: str) -> None:
     server.always(200, body)
     with pytest.raises(Transient, match="no JSON"):
         await api.get(kinds.CONFIG_MAP, "team", "one")
 
 
-async def test_a_connection_that_breaks_off(server: Server, api: Cluster) -> None:
+async def test_a_connection_that_breaks_off(server: FakeApi, api: Cluster) -> None:
     async def drop(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.close()
@@ -131,7 +85,7 @@ async def test_a_connection_that_breaks_off(server: Server, api: Cluster) -> Non
         await api.apply(MAP)
 
 
-async def test_a_server_that_does_not_answer(server: Server, api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_answer(server: FakeApi, api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
     released = asyncio.Event()
 
@@ -151,12 +105,12 @@ async def test_nobody_listens(tmp_path: Path, unused_tcp_port: int) -> None:
             await api.get(kinds.CONFIG_MAP, "team", "one")
 
 
-async def test_a_list_of_nothing_may_be_null(server: Server, api: Cluster) -> None:
+async def test_a_list_of_nothing_may_be_null(server: FakeApi, api: Cluster) -> None:
     assert await api.list(kinds.DEPLOYMENT) == []
     assert server.requests[0].query == {"limit": "500"}
 
 
-async def test_a_list_whose_next_page_has_expired(server: Server, api: Cluster) -> None:
+async def test_a_list_whose_next_page_has_expired(server: FakeApi, api: Cluster) -> None:
     async def pages(request: web.Request) -> web.StreamResponse:
         if "continue" in request.query:
             return web.json_response({"kind": "Status", "reason": "Expired", "message": "too old"}, status=410)
@@ -167,7 +121,7 @@ async def test_a_list_whose_next_page_has_expired(server: Server, api: Cluster) 
         await api.list(kinds.DEPLOYMENT)
 
 
-async def test_no_more_connections_than_allowed(server: Server, api: Cluster) -> None:
+async def test_no_more_connections_than_allowed(server: FakeApi, api: Cluster) -> None:
     together: Counter[str] = Counter()
 
     async def count(_: web.Request) -> web.StreamResponse:
@@ -182,7 +136,7 @@ async def test_no_more_connections_than_allowed(server: Server, api: Cluster) ->
     assert together["most"] == 4
 
 
-async def test_what_is_sent(server: Server, api: Cluster) -> None:
+async def test_what_is_sent(server: FakeApi, api: Cluster) -> None:
     bodies: list[str] = []
 
     async def note(request: web.Request) -> web.StreamResponse:
@@ -201,14 +155,14 @@ async def test_what_is_sent(server: Server, api: Cluster) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 405, 413, 415, 422])
-async def test_what_no_retry_helps_is_rejected(server: Server, api: Cluster, status: int) -> None:
+async def test_what_no_retry_helps_is_rejected(server: FakeApi, api: Cluster, status: int) -> None:
     server.always(status, {"message": "wrong"})
     with pytest.raises(Blocked, match=r"^wrong$") as caught:
         await api.apply(MAP)
     assert caught.value.reason == "Rejected"
 
 
-async def test_a_quota_that_nobody_has_counted_yet_is_transient(server: Server, api: Cluster) -> None:
+async def test_a_quota_that_nobody_has_counted_yet_is_transient(server: FakeApi, api: Cluster) -> None:
     server.always(403, {"message": "services is forbidden: status unknown for quota: q, resources: count/services"})
     with pytest.raises(Transient):
         await api.apply(MAP)
