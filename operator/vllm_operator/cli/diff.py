@@ -17,6 +17,8 @@ from vllm_operator.cli.settings import configuration
 from vllm_operator.cluster import Cluster
 from vllm_operator.errors import OperatorError, UsageError
 from vllm_operator.naming import MANAGED_SELECTOR, Key, resource_of
+from vllm_operator.observed import claimed_by_others, reduce
+from vllm_operator.plan.types import Plan
 from vllm_operator.reconciler import Reconciler
 from vllm_operator.recorder import Recorder
 from vllm_operator.render import render
@@ -64,14 +66,22 @@ async def _diff(cluster: Cluster, reconciler: Reconciler, resource: Resource) ->
         print(f"{key}: refused ({plan.refusal.reason}): {plan.refusal.message}", file=sys.stderr)
         return REFUSED
     uid = live["metadata"]["uid"] if live else ""
-    changed = [await _diff_child(cluster, manifest, uid) for manifest in render(plan)]
+    manifests = [_handed_over(manifest, plan) for manifest in render(plan)]
+    changed = [await _diff_child(cluster, manifest, uid) for manifest in manifests]
     planned = {(child.kind.kind, child.name) for child in plan.children}
     removed = [await _removed(cluster, key, kind, planned, uid) for kind in kinds.CHILDREN if not kind.optional]
     return DIFFERENT if any(changed) or any(removed) else 0
 
 
+def _handed_over(manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """A manifest as the operator leaves it: replicas that it lets go of keep their number."""
+    if manifest["kind"] == kinds.DEPLOYMENT.kind and plan.handover_replicas is not None:
+        return {**manifest, "spec": {**manifest["spec"], "replicas": plan.handover_replicas}}
+    return manifest
+
+
 async def _diff_child(cluster: Cluster, manifest: dict[str, Any], uid: str) -> bool:
-    """Print the difference of one child; true when there is one."""
+    """Print the difference of one child; true when there is one. What the operator cannot or must not write is said."""
     metadata = manifest["metadata"]
     for owner in metadata.get("ownerReferences", ()):
         owner["uid"] = uid
@@ -79,9 +89,15 @@ async def _diff_child(cluster: Cluster, manifest: dict[str, Any], uid: str) -> b
         metadata.pop("ownerReferences", None)  # the resource is not there yet, and an owner needs a uid
     kind = kinds.BY_NAME[manifest["apiVersion"], manifest["kind"]]
     before = await cluster.get(kind, metadata["namespace"], metadata["name"])
+    if before and (foreign := claimed_by_others(reduce(before), kind, uid or "none yet")):
+        print(f"{kind} {metadata['name']}: {foreign}", file=sys.stderr)
+        return False
     try:
         after = await cluster.apply(manifest, dry_run=True)
     except OperatorError as error:
+        if kind.optional:
+            print(f"{kind} {metadata['name']}: {error}", file=sys.stderr)
+            return False
         raise UsageError(f"{kind} {metadata['name']}: the API server refuses it: {error}") from error
     return _print(f"{kind}/{metadata['name']}", before, after)
 
