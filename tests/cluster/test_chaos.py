@@ -1,0 +1,187 @@
+"""The API server dies, forgets, or obeys somebody else: the operator survives, heals, and does not fight."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import urllib3
+
+from cluster.support.api import Api, Manifest
+from cluster.support.arena import Arena, Launch
+from cluster.support.gate import Gate, opened
+from cluster.support.planned import deviations, strays
+from cluster.support.service import CACHED, Service
+from cluster.support.traffic import Traffic
+from localcluster.cluster import Cluster
+from localcluster.wait import wait_for
+from operator_process import OperatorProcess
+from vllm_operator import kinds
+
+OUTAGE_SECONDS = 10.0
+RECOVERY_SECONDS = 30.0
+# The controllers of Kubernetes, and kwok, come back in their own time.
+CONTROL_PLANE_SECONDS = 120.0
+RESOURCES = 10
+# A watch of each of a dozen kinds and a pass of each resource may complain of every attempt that fails.
+OUTAGE_LOG_LINES = 40 * OUTAGE_SECONDS
+
+
+def _make(api: Api, namespace: str, count: int) -> list[Service]:
+    services = [Service.create(api, namespace, f"chaos-{index}", CACHED) for index in range(count)]
+    for service in services:
+        service.wait_ready()
+    return services
+
+
+def _edit_all(services: list[Service]) -> None:
+    with ThreadPoolExecutor(len(services)) as editors:
+        list(editors.map(lambda one: one.edit({"engine": {"env": [{"name": "A", "value": one.name}]}}), services))
+
+
+@contextmanager
+def _outage(cluster: Cluster, seconds: float) -> Iterator[None]:
+    """Kill the API server, and bring it back after so many seconds."""
+    cluster.kill("kube-apiserver")
+    time.sleep(seconds)
+    yield
+    cluster.restart("kube-apiserver")
+
+
+def _again(arena: Arena, services: list[Service]) -> list[Service]:
+    """The same resources over connections that did not break."""
+    api = arena.api
+    return [Service(api, one.namespace, one.name) for one in services]
+
+
+def _is_carried_out(service: Service) -> bool:
+    return service.condition("Ready") != {} and not deviations(service)
+
+
+def test_killed_api_server_is_survived(arena: Arena, arena_namespace: str, launch: Launch) -> None:
+    operator = launch()
+    services = _make(arena.api, arena_namespace, RESOURCES)
+    process, mark = operator.process, operator.mark()
+    _edit_all(services)  # so that it dies in the midst of passes
+    with _outage(arena.cluster, OUTAGE_SECONDS):
+        lines = len(operator.tail(mark, lines=100_000).splitlines())
+    services = _again(arena, services)
+    wait_for(lambda: all(_is_carried_out(one) for one in services), RECOVERY_SECONDS, "every edit is carried out")
+    for service in services:
+        service.wait_ready(timeout=CONTROL_PLANE_SECONDS)
+    assert strays(arena.api, arena_namespace) == []
+    assert operator.process is process
+    assert lines <= OUTAGE_LOG_LINES, "it asked without a pause"
+    # It watches again: what happens now is seen.
+    services[0].api.delete(kinds.SERVICE, arena_namespace, services[0].name)
+    wait_for(lambda: services[0].child(kinds.SERVICE), message="the Service is made again")
+
+
+# --- a deletion that no watch reported
+
+
+def _compact(cluster: Cluster) -> None:
+    """Drop every older revision from etcd, by its JSON gateway (https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/)."""
+    etcd = f"http://127.0.0.1:{cluster.record.ports['etcd']}/v3"
+    header = {"Content-Type": "application/json"}
+
+    def call(path: str, body: Manifest) -> Manifest:
+        answer = urllib3.request("POST", etcd + path, body=json.dumps(body), headers=header)
+        assert answer.status == 200, answer.data
+        found: Manifest = json.loads(answer.data)
+        return found
+
+    revision = call("/kv/range", {"key": "AA=="})["header"]["revision"]
+    call("/kv/compaction", {"revision": revision, "physical": True})
+
+
+def _children(service: Service) -> dict[str, str]:
+    return {f"{one['kind']} {one['metadata']['name']}": one["metadata"]["uid"] for one in service.children()}
+
+
+def _lose(service: Service, gate: Gate, arena: Arena) -> str:
+    """Delete children while the operator does not look, and let the API server forget that it happened.
+
+    Return a resource version from before.
+    """
+    version: str = service.body["metadata"]["resourceVersion"]
+    gate.shut()
+    for kind in (kinds.SERVICE, kinds.SERVICE_ACCOUNT, kinds.DEPLOYMENT):
+        service.api.delete(kind, service.namespace, service.name)
+    wait_for(lambda: service.child(kinds.DEPLOYMENT) is None, message="the Deployment is gone")
+    _compact(arena.cluster)
+    arena.cluster.restart("kube-apiserver")  # its cache of events goes with it
+    gate.open()
+    return version
+
+
+def test_deletions_that_no_watch_reported_are_healed(arena: Arena, arena_namespace: str, launch: Launch) -> None:
+    with opened(arena.account) as gate:
+        launch(gate.kubeconfig, resync_seconds="10")
+        (service,) = _make(arena.api, arena_namespace, 1)
+        before, version = _children(service), _lose(service, gate, arena)
+        (service,) = _again(arena, [service])
+        (answer,) = service.api.history(kinds.SERVICE, arena_namespace, service.name, version)
+        assert answer["code"] == 410, "a watch could still have told of the deletion"
+        wait_for(lambda: before.keys() == _children(service).keys(), RECOVERY_SECONDS, "the children are there again")
+        service.wait_ready(timeout=CONTROL_PLANE_SECONDS)
+        assert deviations(service) == []
+        lost = {name for name, uid in _children(service).items() if uid != before[name]}
+        assert lost == {f"{kind} {service.name}" for kind in ("Service", "ServiceAccount", "Deployment")}
+
+
+# --- somebody else wants a field too
+
+FLIPS_PER_SECOND = 10
+STORM_SECONDS = 10.0
+QUIET_WITHIN_SECONDS = 5.0
+# Of the Deployment that is fought about. Changes of children are gathered for half a second before a pass.
+WRITES_PER_SECOND = 2
+
+
+def _fight(api: Api, namespace: str, name: str) -> None:
+    """Set the image ten times a second, as another field manager, and take the field by force."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}?fieldManager=rival&force=true"
+    ends = time.monotonic() + STORM_SECONDS
+    for turn in range(int(STORM_SECONDS * FLIPS_PER_SECOND)):
+        container = {"name": "vllm", "image": f"rival.example/vllm:v{turn % 2}"}
+        spec = {"template": {"spec": {"containers": [container]}}}
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+        api.call("PATCH", path, body, "application/apply-patch+yaml")
+        left = ends - time.monotonic()
+        time.sleep(max(0.0, left / (STORM_SECONDS * FLIPS_PER_SECOND - turn)))
+
+
+def _await_quiet(arena: Arena, operator: OperatorProcess) -> float:
+    """Wait until the operator has written nothing for a second; return the seconds until its last write."""
+    started = time.monotonic()
+    last, traffic = started, Traffic(arena.cluster)
+    while time.monotonic() - last < 1.0:
+        assert operator.alive
+        time.sleep(0.1)
+        if traffic.writes():
+            last, traffic = time.monotonic(), Traffic(arena.cluster)
+    return last - started
+
+
+def test_fight_about_a_field_stays_bounded(arena: Arena, arena_namespace: str, launch: Launch) -> None:
+    operator, api = launch(), arena.api
+    fought = Service.create(api, arena_namespace, "fought", {"replicas": 0}).wait_ready()
+    traffic = Traffic(arena.cluster)
+    with ThreadPoolExecutor(1) as rival:
+        fight = rival.submit(_fight, arena.api, arena_namespace, fought.name)
+        # Others are served meanwhile.
+        bystanders = _make(api, arena_namespace, 3)
+        assert not fight.done(), "the others became ready only after the fight"
+        fight.result()
+    quiet_after = _await_quiet(arena, operator)
+    writes = [event for event in traffic.writes() if (event.resource, event.name) == ("deployments", fought.name)]
+    print(f"{len(writes)} writes against {STORM_SECONDS * FLIPS_PER_SECOND:g}; quiet after {quiet_after:.1f} s")  # noqa: T201
+    assert len(writes) <= WRITES_PER_SECOND * STORM_SECONDS + 2
+    assert quiet_after <= QUIET_WITHIN_SECONDS
+    for service in (fought, *bystanders):
+        service.wait_ready()
+        assert deviations(service) == []
