@@ -195,13 +195,12 @@ print(os.getpid(), code, len(terms), time.monotonic() - begun)
 """
 
 
-def start_pre_stop(command: list[str], state: str, folder: Path) -> subprocess.Popen[str]:
-    """Run a hook in namespaces of its own, where this harness is process 1 and holds port 8000."""
-    harness = folder / "harness.py"
-    harness.write_text(PRE_STOP_HARNESS)
+def start_pre_stop(harness: Path, state: str, seconds: int) -> subprocess.Popen[str]:
+    """Run the hook in namespaces of its own, where the harness is process 1 and holds port 8000."""
     isolated = ["unshare", "--net", "--pid", "--fork", "--kill-child", sys.executable, str(harness), state]
     environment = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "PATH": "/usr/bin:/bin"}
-    return subprocess.Popen([*isolated, *command], stdout=subprocess.PIPE, text=True, env=environment)
+    command = [*isolated, *pre_stop_command(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_the_pre_stop_hook_waits_for_a_loaded_server_and_ends_a_loading_one(tmp_path: Path) -> None:
@@ -209,10 +208,10 @@ def test_the_pre_stop_hook_waits_for_a_loaded_server_and_ends_a_loading_one(tmp_
     probe = ["unshare", "--net", "--pid", "--fork", "true"]
     if not shutil.which("unshare") or subprocess.run(probe, check=False).returncode:
         pytest.skip("needs the right to make network and process namespaces")
-    hooks = {
-        state: start_pre_stop(pre_stop_command(seconds), state, tmp_path)
-        for state, seconds in (("loaded", 1), ("loading", 300), ("busy", 0))
-    }
+    harness = tmp_path / "harness.py"
+    harness.write_text(PRE_STOP_HARNESS)
+    states = {"loaded": 1, "loading": 300, "busy": 0}
+    hooks = {state: start_pre_stop(harness, state, seconds) for state, seconds in states.items()}
     ended = {state: hook.communicate(timeout=30)[0].split() for state, hook in hooks.items()}
     outcome = {state: (words[0], words[1], words[2]) for state, words in ended.items()}
     assert outcome == {"loaded": ("1", "0", "0"), "loading": ("1", "0", "1"), "busy": ("1", "0", "0")}
