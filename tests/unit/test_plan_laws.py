@@ -92,6 +92,7 @@ def check_container(container: Mapping[str, Any], volumes: set[str]) -> None:
     assert len(set(variables)) == len(variables), "the API server refuses a name that comes twice"
     assert all(isinstance(word, str) for word in [*container["command"], *container.get("args", ())])
     assert container["resources"]["limits"]["memory"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
     for variable in container["env"]:
         assert variable["name"] not in SECRET_VARIABLES or set(variable) == {"name", "valueFrom"}
 

@@ -126,6 +126,15 @@ SITUATIONS = {
         "Starting", "False/ReplicaFailure", "InProgress", {"Available": "False/Starting"},
         seen={"preload": LOADED, "rollout": running(existing=0, updated=0, ready=0, available=0, failure="quota")},
     ),
+    "pods are beyond a quota": Situation(
+        "Starting", "False/QuotaExceeded", "InProgress",
+        seen={"preload": LOADED,
+              "rollout": running(existing=0, updated=0, ready=0, available=0, failure="exceeded quota: pods")},
+    ),
+    "a download failed that no server waits for": Situation(
+        "Ready", "True/Available", "Current", {"CacheReady": "False/PreloadFailed"},
+        seen={"preload": Preload(exists=True, failure="404"), "rollout": running()},
+    ),
     "idle": Situation(
         "Idle", "True/Idle", "Current", {"Available": "False/Idle"},
         spec=spec_of(replicas=0), seen={"preload": LOADED, "rollout": running(0)},
