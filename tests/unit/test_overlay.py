@@ -221,3 +221,9 @@ def test_what_is_no_pod_template_is_refused(overlay: dict[str, Any], field: str)
     assert refusal is not None
     assert (refusal.condition, refusal.reason) == ("Accepted", "InvalidPodTemplate")
     assert [problem.field for problem in refusal.problems] == [field]
+
+
+@pytest.mark.parametrize("name", [["vllm"], {"a": "b"}, None, 1.5])
+def test_items_without_a_usable_key_are_left_to_the_api_server(name: object) -> None:
+    items = [{"name": name}]
+    assert strategic_merge({"containers": [{"name": "vllm"}]}, {"containers": items}) == {"containers": items}

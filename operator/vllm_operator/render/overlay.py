@@ -54,9 +54,13 @@ def _merged_value(key: str, old: object, new: object) -> object:
     return new
 
 
+def _is_known(item: Mapping[str, Any], name: str) -> bool:
+    return isinstance(item[name], str | int) if name in item else _PATCH in item
+
+
 def _merged_list(old: list[Any], new: list[Any], name: str) -> list[Any]:
     """Old items keep their place, new ones follow in their own order."""
-    if not all(isinstance(item, Mapping) and (name in item or _PATCH in item) for item in new):
+    if not all(isinstance(item, Mapping) and _is_known(item, name) for item in new):
         return new  # not what the API server takes: it says so better
     if any(item.get(_PATCH) == "replace" for item in new):
         return [item for item in new if _PATCH not in item]
