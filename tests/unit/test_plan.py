@@ -340,6 +340,21 @@ def test_the_cheapest_of_the_clusters_own_gpus_is_taken_and_kept() -> None:
     assert gpu_of(spec, on_nodes(*nodes, previous="NVIDIA-L4"))[0] == "NVIDIA-A100-SXM4-40GB"
 
 
+def test_the_reason_of_a_choice_outlives_the_first_pass() -> None:
+    spec = spec_of(gpu={})
+    nodes = [labelled("NVIDIA-L4"), labelled("NVIDIA-A100-SXM4-40GB"), labelled(H100["product"])]
+
+    def explanation(previous: str) -> str:
+        sizing = accepted(spec, on_nodes(*nodes, previous=previous)).sizing
+        assert sizing is not None
+        return sizing.explanation
+
+    first = explanation("")
+    assert "Chosen among" in first
+    assert explanation(str(gpu_of(spec, on_nodes(*nodes))[0])) == first
+    assert "Kept from an earlier choice" in explanation(H100["product"])
+
+
 def test_an_earlier_choice_is_left_when_it_fits_no_more() -> None:
     nodes = [*gpu_nodes("NVIDIA-L4", 4, 1), *gpu_nodes("NVIDIA-H100-80GB-HBM3", 8, 1, "h")]
     spec = spec_of(model={"source": "hf://Qwen/Qwen2.5-72B-Instruct", "maxLength": 4096}, gpu={})

@@ -41,12 +41,11 @@ def _table_offer(gpu: GPU) -> Offer:
 
 
 def _any_gpu(facts: Facts, tables: Tables) -> tuple[Offer, ...]:
-    """What the cluster has, and of that the product of the earlier choice if it is still there."""
+    """What the cluster has; without a cluster, what the tables know."""
     if facts.offers is None:
         known = {**gpus(), **tables.gpus}
         return tuple(_table_offer(gpu) for gpu in known.values() if gpu.vendor == "nvidia")
-    sticky = tuple(offer for offer in facts.offers if offer.gpu.product == facts.previous_product)
-    return sticky or facts.offers
+    return facts.offers
 
 
 def _misnamed_gpu(spec: Spec, tables: Tables) -> Refusal | None:
@@ -133,19 +132,24 @@ def unsized(spec: Spec, tables: Tables) -> Sizing:
 
 def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tables: Tables) -> Sizing | Refusal:
     """The shape for a spec. An earlier choice is kept while it still fits: GPU pods do not move for a better price."""
-    spec, chosen, version = plan.resource.spec, plan.settings, plan.engine_version
+    spec = plan.resource.spec
     if refusal := _misnamed_gpu(spec, tables):
         return refusal
-    offers = offers_for(spec, facts, tables)
-    answer = size(request_for(spec, chosen, model, offers, version))
-    if (
-        answer.verdict is Verdict.REFUSED
-        and facts.offers
-        and not (spec.gpu.product or spec.gpu.memory)
-        and offers != facts.offers
-    ):
-        return size(request_for(spec, chosen, model, facts.offers, version))
-    return answer
+
+    def shape(offers: tuple[Offer, ...]) -> Sizing:
+        return size(request_for(spec, plan.settings, model, offers, plan.engine_version))
+
+    answer = shape(offers_for(spec, facts, tables))
+    earlier = tuple(offer for offer in facts.offers or () if offer.gpu.product == facts.previous_product)
+    is_free = not (spec.gpu.product or spec.gpu.memory)
+    if not (is_free and earlier) or (answer.gpu and answer.gpu.product == facts.previous_product):
+        return answer
+    kept = shape(earlier)
+    if kept.verdict is Verdict.REFUSED:
+        return answer
+    return replace(
+        kept, explanation=f"{kept.explanation} Kept from an earlier choice: GPU pods do not move for a better price."
+    )
 
 
 def judge(spec: Spec, sizing: Sizing) -> Refusal | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -44,6 +43,6 @@ def samples(cluster: ClusterAccess, api: Api, _operator: OperatorProcess) -> Ite
     """Every sample, applied at once; they stay until the run ends."""
     _operator.start()
     _operator.wait_ready()
-    deployed = all_samples.deploy(cluster, api, f"samples-{secrets.token_hex(3)}")
+    deployed = all_samples.deploy(cluster, api)
     yield deployed
     all_samples.remove(cluster, deployed)

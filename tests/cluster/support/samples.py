@@ -1,33 +1,36 @@
-"""Every sample of manifests/samples in one namespace, with what the samples say they need."""
+"""Every sample of manifests/samples in the namespace of the golden manifests, with what the samples say they need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from cluster.support.api import NAMESPACE, Api, Manifest, kind_of
+from cluster.support.api import Api, ApiError, Manifest, kind_of
 from cluster.support.service import Service
 from localcluster import nodes
 from localcluster.access import ClusterAccess
+from vllm_operator import kinds
+from vllm_operator.naming import MANAGED_SELECTOR
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "manifests" / "samples"
 GOLDEN = ROOT / "tests" / "golden"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+NAMESPACE = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The samples as they were applied, in a namespace of theirs."""
+    """The samples as they were applied."""
 
     api: Api
-    namespace: str
+    namespace: str = NAMESPACE
 
     def __getitem__(self, name: str) -> Service:
-        return Service(self.api, self.namespace, name)
+        return Service(self.api, NAMESPACE, name)
 
     def services(self) -> list[Service]:
         return [self[name] for name in NAMES]
@@ -41,7 +44,7 @@ def read(name: str) -> Manifest:
 
 
 def golden(name: str) -> list[Manifest]:
-    """Return the reviewed children of a sample."""
+    """Return the reviewed children of a sample, then the resource with its reviewed status."""
     return list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
 
 
@@ -60,22 +63,34 @@ def extra_nodes() -> list[Manifest]:
     return [*nodes.gpu_nodes("NVIDIA-H100-80GB-HBM3", gpus=8, nodes=12, prefix="samples"), *_unlisted_nodes()]
 
 
-def deploy(cluster: ClusterAccess, api: Api, namespace: str) -> Samples:
+def prerequisites() -> list[Manifest]:
+    """Return what the samples refer to and the operator never makes."""
+    return list(yaml.safe_load_all((FOLDER / "prerequisites" / "prerequisites.yaml").read_text()))
+
+
+def deploy(cluster: ClusterAccess, api: Api) -> Samples:
     """Create the samples and what they need, all at once and without waiting for anything."""
     cluster.add_nodes(extra_nodes())
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    prerequisites: list[dict[str, Any]] = list(
-        yaml.safe_load_all((FOLDER / "prerequisites" / "prerequisites.yaml").read_text())
-    )
-    for one in prerequisites:
-        api.create(one, namespace if kind_of(one).namespaced else None)
+    for one in prerequisites():
+        api.create(one, NAMESPACE if kind_of(one).namespaced else None)
     for name in NAMES:
-        api.create(read(name), namespace)
-    return Samples(api, namespace)
+        api.create(read(name), NAMESPACE)
+    return Samples(api)
 
 
 def remove(cluster: ClusterAccess, samples: Samples) -> None:
-    """Delete everything again, without waiting for it."""
-    samples.api.delete(NAMESPACE, "", samples.namespace)
+    """Delete everything again, without waiting for it: claims that are retained, too."""
+    for one in (*(read(name) for name in NAMES), *prerequisites()):
+        _delete(samples.api, one)
+    for claim in samples.api.list(kinds.CLAIM, NAMESPACE, MANAGED_SELECTOR):
+        _delete(samples.api, claim)
     cluster.remove_nodes(extra_nodes())
-    cluster.kubectl("delete", "priorityclass", "inference", "--ignore-not-found")
+
+
+def _delete(api: Api, one: Manifest) -> None:
+    kind = kind_of(one)
+    try:
+        api.delete(kind, NAMESPACE if kind.namespaced else "", one["metadata"]["name"])
+    except ApiError as error:
+        if error.code != HTTPStatus.NOT_FOUND:
+            raise
