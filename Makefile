@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: sizing-report help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
+.PHONY: sizing-report process-test help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
 
 PYTHON ?= python3
 CACHE := $(or $(VLLM_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-operator)
@@ -38,8 +38,11 @@ crd: venv ## write the CRD, its copies and the generated documentation
 	$(BIN)/python -m vllm_operator crd
 	$(BIN)/python scripts/generate.py
 
-unit: venv ## pure tests, no cluster
+unit: venv ## pure tests, no cluster, in seconds
 	$(BIN)/python -m pytest tests/unit
+
+process-test: venv ## the commands as processes, the built package, laws over many examples; no cluster
+	$(BIN)/python -m pytest tests/process
 
 cluster-test: venv ## tests against a real control plane on this machine
 	$(BIN)/python -m pytest tests/cluster

@@ -24,7 +24,7 @@ SEED = 20260101
 RESOURCES = 20
 EDITS = 50
 WRITERS = 8
-# Measured: 0.9 to 1.3 writes per edit, Events and statuses included; passes see many edits at once.
+# Events and statuses included; a pass sees many edits at once, so far fewer are needed than this allows.
 WRITES_PER_EDIT = 3
 STORM_SECONDS = 90.0
 

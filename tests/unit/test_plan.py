@@ -207,9 +207,20 @@ def test_the_digest_of_the_model_says_when_servers_need_other_files() -> None:
 
 
 def test_a_volume_of_one_node_is_made_where_the_servers_run() -> None:
-    once = preload_of(cache={"accessMode": "ReadWriteOnce"})["spec"]["template"]["spec"]
-    assert once["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
-    assert "nodeSelector" not in preload_of()["spec"]["template"]["spec"]
+    """On a node that servers are kept from, or cannot get to, it would keep them waiting for ever."""
+    where = ("nodeSelector", "tolerations", "affinity")
+    zone = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
+    templates: list[dict[str, Any]] = [
+        {},
+        {"nodeSelector": {"pool": "gpu"}, "affinity": zone},
+        {"nodeSelector": {"nvidia.com/gpu.product": None}, "tolerations": [{"operator": "Exists"}]},
+    ]
+    for template in templates:
+        spec = spec_of(cache={"accessMode": "ReadWriteOnce"}, podTemplate={"spec": template})
+        job = manifests_of(accepted(spec))["Job"]["spec"]["template"]["spec"]
+        assert {key: job.get(key) for key in where} == {key: pod_of(spec).get(key) for key in where}
+    many = preload_of(podTemplate={"spec": templates[1]})["spec"]["template"]["spec"]
+    assert not {"nodeSelector", "affinity", "tolerations"} & set(many)
 
 
 # --- replicas, rollouts, scaling

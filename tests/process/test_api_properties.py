@@ -45,7 +45,7 @@ def _paths(value: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - any part o
 def test_strategy_draws_every_field() -> None:
     drawn: set[str] = set()
 
-    @settings(max_examples=500, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
+    @settings(max_examples=1000, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
     @given(valid_specs())
     def draw(raw: dict[str, Any]) -> None:
         drawn.update(_paths(raw, "spec"))
