@@ -66,7 +66,7 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         children.append(cache.claim(spec, name, chosen))
     children += network.network_policies(spec, name)
     if cache.preloads(spec):
-        children.append(cache.preload(spec, name, defaults, workload.node_selector(spec, sizing)))
+        children.append(cache.preload(spec, name, defaults, workload.placement(spec, sizing)))
     children.append(network.service(spec, name))
     children.append(workload.deployment(plan, sizing, defaults, workload.Launch(args, digest, weights or 0)))
     children += scaling.autoscalers(spec, name, plan.settings)

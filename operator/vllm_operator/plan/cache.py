@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.model_spec import Files
@@ -133,8 +134,12 @@ def model_digest(spec: Spec) -> str:
     return digest([asdict(one) for one in downloads(spec)])
 
 
-def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[str, str]) -> Child:
-    """The Job. Jobs are immutable, so its name carries a hash of what it does: another wish is another Job."""
+def preload(spec: Spec, name: str, defaults: Defaults, placement: Mapping[str, Any]) -> Child:
+    """The Job. Jobs are immutable, so its name carries a hash of what it does: another wish is another Job.
+
+    `placement` is where servers run: a single-node volume must be made where they can follow it.
+    """
+    single_node = spec.cache.access_mode == "ReadWriteOnce"
     values = {
         "image": loader.loader_image(spec, defaults),
         "downloads": [asdict(one) for one in downloads(spec)],
@@ -142,11 +147,9 @@ def preload(spec: Spec, name: str, defaults: Defaults, node_selector: Mapping[st
         "claim": claim_name(spec, name),
         "hub_mount": HUB_MOUNT,
         "service_account": child_name(name),
-        "pod_settings": loader.pod_settings(spec),
+        "pod_settings": loader.pod_settings_beside(spec, placement) if single_node else loader.pod_settings(spec),
         "volumes": loader.volumes(spec),
         "volume_mounts": loader.volume_mounts(spec),
-        # A single-node volume must be made where the servers can follow it.
-        "node_selector": dict(node_selector) if spec.cache.access_mode == "ReadWriteOnce" else {},
     }
     return Child(
         kinds.JOB,

@@ -41,6 +41,16 @@ def pod_settings(spec: Spec) -> dict[str, Any]:
     return {key: overlay[key] for key in _SHARED if key in overlay}
 
 
+def pod_settings_beside(spec: Spec, placement: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, and everything that says where servers run: the Job runs on such a node, taints and all."""
+    overlay = spec.pod_template.get("spec") or {}
+    asked = overlay.get("nodeSelector")
+    selector = {**placement["nodeSelector"], **(asked if isinstance(asked, Mapping) else {})}
+    kept = {key: value for key, value in selector.items() if value is not None}
+    affinity = {"affinity": overlay["affinity"]} if overlay.get("affinity") else {}
+    return {"nodeSelector": kept, "tolerations": placement["tolerations"], **affinity, **pod_settings(spec)}
+
+
 def volumes(spec: Spec) -> list[Mapping[str, Any]]:
     """Volumes that the pod template adds, such as a private CA: the Job talks to the hub that the CA vouches for."""
     overlay = spec.pod_template.get("spec") or {}

@@ -133,6 +133,11 @@ def _tolerations(spec: Spec, sizing: Sizing) -> list[dict[str, str]]:
     return [{"key": resource_name(spec, sizing), "operator": "Exists", "effect": "NoSchedule"}]
 
 
+def placement(spec: Spec, sizing: Sizing) -> dict[str, Any]:
+    """Fields of a pod's spec that say where servers may run, but for what the pod template adds."""
+    return {"nodeSelector": node_selector(spec, sizing), "tolerations": _tolerations(spec, sizing)}
+
+
 def _surge(spec: Spec) -> tuple[int, int]:
     """MaxSurge and maxUnavailable: without a spare GPU, or on a single-node volume, the old replica stops first."""
     single_node = has_cache(spec) and spec.cache.access_mode == "ReadWriteOnce"
