@@ -209,9 +209,7 @@ def test_the_digest_of_the_model_says_when_servers_need_other_files() -> None:
 def test_a_volume_of_one_node_is_made_where_the_servers_run() -> None:
     """On a node that servers are kept from, or cannot get to, it would keep them waiting for ever."""
     where = ("nodeSelector", "tolerations", "affinity")
-    zone: dict[str, Any] = {
-        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}
-    }
+    zone: dict[str, Any] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
     templates: list[dict[str, Any]] = [
         {},
         {"nodeSelector": {"pool": "gpu"}, "affinity": zone},
