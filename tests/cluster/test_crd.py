@@ -297,7 +297,9 @@ def test_scale_obeys_the_rules(kubectl: Kubectl, api: Api, namespace: str) -> No
 
 def test_status_is_a_subresource(api: Api, namespace: str) -> None:
     created = api.create({**resource({"model": {"source": "hf://a/b"}}, "x"), "status": {"phase": "Ready"}}, namespace)
-    assert "status" not in created
+    conditions = [(one["type"], one["status"]) for one in created["status"].pop("conditions")]
+    assert conditions == [("Ready", "Unknown")], "what a resource shows before the operator has looked at it"
+    assert created["status"] == {}
     with pytest.raises(ApiError) as caught:
         api.merge(RESOURCE, namespace, "x", {"status": {"phase": "Splendid"}}, "status")
     assert 'supported values: "Pending"' in str(caught.value)
