@@ -193,6 +193,10 @@ def test_changes_that_hold_only_together_are_repaired(create: Create, api: Api) 
         assert _is_repaired(api, before) == "", f"{kind}: {changes}"
         wait_for(partial(_is_forgotten, api, before), message="no trace of the repair")
     service.wait_ready(reason="Idle")
+    service.edit({"engine": {"env": None}, "service": {"annotations": None}})
+    service.wait_ready(reason="Idle")
+    assert "GREETING" not in {one["name"] for one in service.container["env"]}, "what was repaired can go again"
+    assert "example.com/balancer" not in _child(service, "Service")["metadata"]["annotations"]
 
 
 def test_deleted_children_come_back(create: Create, api: Api) -> None:
@@ -214,6 +218,33 @@ def test_deleted_children_come_back(create: Create, api: Api) -> None:
     services[0].wait_ready(reason="Idle")
     services[0].wait("CacheReady")
     services[1].wait_ready()
+
+
+def test_deletion_that_others_hold_up_is_waited_for(create: Create, api: Api, namespace: str) -> None:
+    service = create("plain").wait_ready()
+    before = _child(service, "Service")
+    api.merge(*_target(before), {"metadata": {"finalizers": ["example.com/mine"]}})
+    api.delete(*_target(before))
+    assert "deletionTimestamp" in _live(api, before)["metadata"]
+    service.edit({"service": {"port": 81}})
+    wait_for(lambda: _live(api, before)["spec"]["ports"][0]["port"] == 81, message="an edit in the meantime")
+    api.merge(*_target(before), {"metadata": {"finalizers": None}})
+
+    def is_back() -> bool:
+        now = api.get(kinds.SERVICE, namespace, "plain")
+        return now is not None and now["metadata"]["uid"] != before["metadata"]["uid"]
+
+    wait_for(is_back, message="another Service")
+    service.wait_ready()
+
+
+def test_status_is_repaired_but_for_conditions_of_others(create: Create, api: Api, namespace: str) -> None:
+    service = create("plain").wait_ready()
+    before = service.status
+    other = {**before["conditions"][0], "type": "example.com/Audited"}
+    spoiled = {"phase": "Refused", "replicas": 7, "conditions": [*before["conditions"], other]}
+    api.merge(kinds.RESOURCE, namespace, "plain", {"status": spoiled}, "status")
+    wait_for(lambda: service.status == {**before, "conditions": [*before["conditions"], other]}, message="as it was")
 
 
 _MARK = {"metadata": {"labels": {"example.com/team": "a"}, "annotations": {"example.com/note": "mine"}}}

@@ -42,6 +42,16 @@ def _release_preload(service: Service) -> None:
         service.api.merge(kinds.POD, service.namespace, pod["metadata"]["name"], patch)
 
 
+def _release_until_ready(service: Service) -> None:
+    """Release pods of new Jobs, too: what held those before may outlast its removal by a moment."""
+
+    def released() -> bool:
+        _release_preload(service)
+        return service.says("Ready", "True", "Available")
+
+    wait_for(released, END_SECONDS, f"{service} is Ready")
+
+
 def _await_preload_pod(service: Service) -> None:
     wait_for(lambda: service.pods("preload"), message="a pod of the preload Job")
 
@@ -53,6 +63,12 @@ def _await_left(service: Service, *left: str) -> None:
         END_SECONDS,
         f"{service}: nothing but {left or 'nothing'} is left",
     )
+
+
+def _complaints(operator: OperatorProcess, mark: int, namespace: str) -> list[str]:
+    """What the operator logged about a namespace that sounds like trouble."""
+    lines = operator.tail(mark, lines=10_000).splitlines()
+    return [line for line in lines if namespace in line and ("WARNING" in line or "ERROR" in line)]
 
 
 # --- rollouts
@@ -164,7 +180,7 @@ def test_failed_download_is_said_and_a_new_job_heals_it(create: Create, kubectl:
     assert service.child(kinds.DEPLOYMENT) is None
     wait_for(lambda: service.events("PreloadFailed"), message="an Event")
     service.api.delete(kinds.JOB, namespace, name)
-    service.wait_ready()
+    _release_until_ready(service)
     assert service.says("Stalled", "False")
 
 
@@ -197,12 +213,7 @@ def test_pause_during_a_download_frees_what_runs(create: Create, kubectl: Kubect
         service.wait_ready(reason="Suspended")
     wait_for(lambda: service.pods() == [], message="no pods")
     service.edit({"suspend": False})
-
-    def awake() -> bool:
-        _release_preload(service)  # what keeps pods may outlast its removal by a moment
-        return service.says("Ready", "True", "Available")
-
-    wait_for(awake, message="awake")
+    _release_until_ready(service)
     assert service.says("CacheReady", "True", "Preloaded")
 
 
@@ -255,7 +266,7 @@ def test_deletion_needs_no_operator(create: Create, operator: OperatorProcess) -
     create("other").wait_ready()  # it works again, and had time to bring back what it should not
     assert service.gone
     assert service.children() == []
-    assert "ERROR" not in operator.tail(mark, lines=1000)
+    assert _complaints(operator, mark, service.namespace) == []
 
 
 def test_namespace_ends_with_resources_in_it(
@@ -272,9 +283,6 @@ def test_namespace_ends_with_resources_in_it(
         for event in local_cluster.audit_events(USER, audit)
         if event.is_write and event.namespace == namespace and event.code >= 400
     ]
-    children = sum(len(kinds.CHILDREN) for _ in services)
-    assert len(refused) < children, [event.uri for event in refused]
+    assert len(refused) < len(services) * len(kinds.CHILDREN), [event.uri for event in refused]
     assert operator.alive
-    log = operator.tail(mark, lines=1000)
-    assert "ERROR" not in log
-    assert "WARNING" not in log, log
+    assert _complaints(operator, mark, namespace) == []

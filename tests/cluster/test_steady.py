@@ -16,6 +16,7 @@ from vllm_operator.naming import MANAGED_SELECTOR
 
 SILENCE_SECONDS = 20.0
 CALM_SECONDS = 3.0
+CALM_DEADLINE_SECONDS = 90.0
 
 Versions = dict[tuple[str, str, str], str]
 
@@ -48,17 +49,19 @@ def _await_calm(api: Api, local_cluster: Cluster) -> None:
     def terminating() -> bool:
         return any(one["metadata"].get("deletionTimestamp") for one in api.list(NAMESPACE))
 
-    wait_for(lambda: not terminating(), 60, "no namespace is being deleted")
-    while True:
+    def rests() -> bool:
         mark = local_cluster.audit_mark()
         time.sleep(CALM_SECONDS)
-        if not _requests(local_cluster, mark):
-            return
+        return not _requests(local_cluster, mark)
+
+    wait_for(lambda: not terminating(), CALM_DEADLINE_SECONDS, "no namespace is being deleted")
+    wait_for(rests, CALM_DEADLINE_SECONDS, f"{CALM_SECONDS:g} s without a request")
 
 
 def test_at_rest_the_operator_only_watches(samples: Samples, operator: OperatorProcess, local_cluster: Cluster) -> None:
     for service in samples.services():
         service.wait_ready()
+    operator.restart()  # minutes until its next look at everything, which is no part of rest
     _await_calm(samples.api, local_cluster)
     before, mark = _versions(samples), local_cluster.audit_mark()
     time.sleep(SILENCE_SECONDS)

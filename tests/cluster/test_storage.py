@@ -59,7 +59,8 @@ def test_growth_of_a_class_that_does_not_grow_is_said_and_blocks_nothing(create:
     service.wait_ready()
     assert {"name": "EDITED", "value": "yes"} in service.container["env"]
     assert _asked(service) == "20Gi"
-    assert [event["message"] for event in service.events(BLOCKED)] == [found["message"]]
+    (event,) = wait_for(lambda: service.events(BLOCKED), message="an Event")
+    assert event["message"] == found["message"]
     service.edit({"cache": {"size": "20Gi"}})
     service.wait("CacheReady", "True", "Preloaded")
 
@@ -91,7 +92,7 @@ def test_impossible_change_is_said_and_blocks_nothing(
     spec = claim["spec"]
     assert (spec["accessModes"], spec["storageClassName"], _asked(service)) == (["ReadWriteMany"], "standard", "20Gi")
     assert claim["metadata"]["uid"] == uid
-    (event,) = service.events(BLOCKED)
+    (event,) = wait_for(lambda: service.events(BLOCKED), message="an Event")
     assert (event["type"], event["message"]) == ("Warning", found["message"])
     service.edit({"cache": dict.fromkeys(change) | {"size": "20Gi"}})
     service.wait("CacheReady", "True", "Preloaded")

@@ -16,7 +16,7 @@ from vllm_operator.naming import INSTANCE, MANAGED_SELECTOR, child_name, resourc
 
 MODEL = "hf://Qwen/Qwen2.5-7B-Instruct"
 HOLD = "localcluster.test/hold"
-CONVERGE_SECONDS = 40.0
+CONVERGE_SECONDS = 60.0
 
 # Needs no GPU and no claim, and so is ready within a second.
 _PLAIN: Manifest = {
