@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import kopf
@@ -18,9 +19,13 @@ import kopf
 from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
-from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
+from vllm_operator.naming import MANAGED_SELECTOR
 
 log = logging.getLogger(__name__)
+
+# The end of a watch: how long it may take, and how long until what did not end is told again.
+END_SECONDS = 6.0
+_END_ROUND_SECONDS = 2.0
 
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
 # plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
@@ -96,7 +101,7 @@ def _settings(scope: Scope) -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.posting.enabled = False
     settings.scanning.disabled = True  # would need rights on all CRDs and namespaces
-    settings.process.ultimate_exiting_timeout = 25  # below a pod's grace period of 30
+    settings.process.ultimate_exiting_timeout = 28  # below a pod's grace period of 30
     return settings
 
 
@@ -138,23 +143,51 @@ def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.Operat
 async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asyncio.Event, ready: asyncio.Event) -> None:
     """Watch until `stop` is set, or a signal arrives; `ready` is set when watching begins.
 
-    Raises whatever a watch died of once ten minutes of attempts are used up. Tasks that the caller needs for longer
-    must exist before the call: when kopf ends, it cancels all that began after it.
+    Raises whatever a watch died of once ten minutes of attempts are used up.
     """
+    roots = await kopf.spawn_tasks(
+        registry=_registry(listener, cluster, scope),
+        settings=_settings(scope),
+        clusterwide=scope.namespace is None,
+        namespaces=() if scope.namespace is None else (scope.namespace,),
+        standalone=True,
+        stop_flag=stop,
+        ready_flag=ready,
+    )
     try:
-        await kopf.operator(
-            registry=_registry(listener, cluster, scope),
-            settings=_settings(scope),
-            # kopf's own would ask for the user's name, and the user of a pod has none.
-            identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
-            clusterwide=scope.namespace is None,
-            namespaces=() if scope.namespace is None else (scope.namespace,),
-            standalone=True,
-            stop_flag=stop,
-            ready_flag=ready,
-        )
-    except Exception:
-        # kopf closes its connections before all of its requests have ended, and reports what becomes of those.
-        if not stop.is_set():
-            raise
-        log.debug("a request was cut off by the end of the watch", exc_info=True)
+        ended, _ = await asyncio.wait(roots, return_when=asyncio.FIRST_COMPLETED)
+        stopped = stop.is_set()
+    finally:
+        await _end(roots)
+    failures = [failure for task in ended if (failure := _failure(task))]
+    if failures and not stopped:
+        raise failures[0]
+
+
+async def _end(roots: Collection[asyncio.Task[None]]) -> None:
+    """End all tasks of kopf within a few seconds.
+
+    `kopf.run_tasks` would cancel whatever began after kopf, a pass in progress included, and would wait for good when
+    one of its watchers loses the cancellation, which happens when an answer arrives at that moment.
+    """
+    for task in roots:
+        task.cancel()
+    deadline = asyncio.get_running_loop().time() + END_SECONDS
+    while (left := _tasks_of_kopf()) and asyncio.get_running_loop().time() < deadline:
+        _, stuck = await asyncio.wait(left, timeout=_END_ROUND_SECONDS)
+        for task in stuck - set(roots):  # a second cancellation would keep a root task from cleaning up
+            task.cancel()
+        for task in left:
+            _failure(task)  # one that nobody asks for is logged as lost
+    if left:
+        log.warning("kopf did not end: %s", ", ".join(sorted(task.get_name() for task in left)))
+
+
+def _tasks_of_kopf() -> set[asyncio.Task[Any]]:
+    folder = Path(kopf.__file__).parent
+    codes = {task: getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()}
+    return {task for task, code in codes.items() if code and folder in Path(code.co_filename).parents}
+
+
+def _failure(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None

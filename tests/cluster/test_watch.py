@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventloop import sockets_closed
 from localcluster.cluster import Cluster as LocalCluster
 from localcluster.fixtures import NamespaceFactory
 from localcluster.kubectl import Kubectl
@@ -77,13 +78,6 @@ class Diary:
             )
 
 
-async def sockets_closed() -> None:
-    """Connections take a few turns of the loop to end; where the loop ended first, they would be reported as leaks."""
-    loop: Any = asyncio.get_running_loop()
-    while len(loop._selector.get_map()) > 1:  # noqa: ASYNC110 - one is the loop's own; nobody tells of the others
-        await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def watching(kubeconfig: Path, namespace: str, *, everywhere: bool = True) -> AsyncIterator[Diary]:
     """A watch that runs meanwhile and must end cleanly; the diary is of `namespace` either way."""
@@ -97,8 +91,7 @@ async def watching(kubeconfig: Path, namespace: str, *, everywhere: bool = True)
         stop.set()
         async with asyncio.timeout(10):
             await running
-    async with asyncio.timeout(10):
-        await sockets_closed()
+    await sockets_closed()
 
 
 def labelled(manifest: Object, name: str = "one") -> Object:
@@ -187,12 +180,17 @@ async def test_it_writes_nothing(
     assert all(set(one["annotations"]) <= {"kubectl.kubernetes.io/last-applied-configuration"} for one in metadata)
 
 
-async def test_tasks_that_were_there_before_survive_its_end(installed: Path, namespace: str) -> None:
-    earlier = asyncio.create_task(asyncio.Event().wait())
+async def test_tasks_of_others_survive_its_end(installed: Path, namespace: str) -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    earlier = asyncio.create_task(forever())
     async with watching(installed, namespace):
-        pass
+        later = asyncio.create_task(forever())
     assert not earlier.done()
+    assert not later.done()
     earlier.cancel()
+    later.cancel()
 
 
 def test_failed_requests_are_tried_for_about_ten_minutes_and_not_in_step() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ def _restored() -> Iterator[None]:
     root, kopf = logging.getLogger(), logging.getLogger("kopf")
     handlers, levels = root.handlers[:], (root.level, kopf.level)
     yield
+    logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     kopf.setLevel(levels[1])
@@ -43,6 +45,15 @@ def test_text_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("vllm_operator.test").debug("wrote", extra={"resource": "team/chat", "writes": 2})
     line = capsys.readouterr().err.rstrip("\n")
     assert line[8:] == " DEBUG   wrote resource=team/chat writes=2"
+
+
+def test_warnings_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn("old\nhabit", DeprecationWarning, stacklevel=1)
+    assert "old\nhabit" in json.loads(capsys.readouterr().err)["message"]
 
 
 def test_kopf_is_quiet_unless_somebody_debugs(capsys: pytest.CaptureFixture[str]) -> None:

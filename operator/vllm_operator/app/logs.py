@@ -40,5 +40,6 @@ def configure_logging(level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     # kopf tells of every step it takes; its warnings and errors matter
     logging.getLogger("kopf").setLevel(logging.WARNING if level == "info" else logging.NOTSET)

@@ -27,7 +27,7 @@ from vllm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 20.0
+DRAIN_SECONDS = 20.0  # together with `watch.END_SECONDS` below a pod's grace period of 30
 _START_SECONDS = 60.0
 _START_PAUSE = 1.0
 _RESYNC_RETRY_SECONDS = 30.0
@@ -112,7 +112,6 @@ class _Process:
         return True
 
     async def _run(self, scope: Scope) -> int:
-        # All of these must exist before kopf starts: at its end, kopf cancels what began after it.
         working = Workers(self.reconciler, self.queue, self.config.workers)
         chores = [
             asyncio.create_task(self._resync(), name="resync"),
