@@ -95,11 +95,17 @@ class Running:
     async def status(self, path: str) -> int | None:
         return await asyncio.to_thread(probe.status_of, f"http://127.0.0.1:{self.port}{path}")
 
-    async def terminate(self) -> int:
+    async def ask_to_end(self) -> None:
         """Send SIGTERM, once kopf is past its discovery: it leaves connections behind when that is cut off."""
         async with asyncio.timeout(20):
             await self.toy.heard.wait()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    async def terminate(self) -> int:
+        await self.ask_to_end()
+        return await self.end()
+
+    async def end(self) -> int:
         async with asyncio.timeout(15):
             code = await self.task
         await sockets_closed()
@@ -126,13 +132,13 @@ async def test_a_signal_lets_running_passes_finish(installed: Path, namespace: s
     running.toy.go.clear()
     kubectl.apply(resource(namespace))
     await running.toy.starts(Key(namespace, "one"))
-    os.kill(os.getpid(), signal.SIGTERM)
+    await running.ask_to_end()
     async with asyncio.timeout(15):
         while await running.status("/readyz") == 200:
             pass
     assert running.toy.finished == []
     running.toy.go.set()
-    assert await running.terminate() == 0
+    assert await running.end() == 0
     assert running.toy.finished == [Key(namespace, "one")]
 
 
