@@ -19,7 +19,7 @@ import kopf
 from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
-from vllm_operator.naming import MANAGED_SELECTOR
+from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,8 @@ async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asynci
     roots = await kopf.spawn_tasks(
         registry=_registry(listener, cluster, scope),
         settings=_settings(scope),
+        # kopf's own would ask for the user's name, and the user of a pod has none.
+        identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
         clusterwide=scope.namespace is None,
         namespaces=() if scope.namespace is None else (scope.namespace,),
         standalone=True,
