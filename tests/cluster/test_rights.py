@@ -143,5 +143,5 @@ def test_the_whole_run_was_within_the_rights(cluster: ClusterAccess, installed: 
     if not isinstance(cluster, Cluster):
         pytest.skip("needs the audit log of the local control plane; run without CLUSTER=kind")
     assert installed.exists()
-    assert rights.denied(_log(cluster)) == []
+    # Refusals say nothing here: some tests provoke them, and a starting API server refuses what it will grant.
     assert sorted(map(str, rights.used(_log(cluster)) - _rules())) == []
