@@ -36,17 +36,11 @@ def _held_preload(kubectl: Kubectl, namespace: str) -> Iterator[None]:
         yield
 
 
-def _release_preload(service: Service) -> None:
-    for pod in service.pods("preload"):
-        patch = {"metadata": {"annotations": {HOLD: None}}}
-        service.api.merge(kinds.POD, service.namespace, pod["metadata"]["name"], patch)
-
-
 def _release_until_ready(service: Service) -> None:
     """Release pods of new Jobs, too: what held those before may outlast its removal by a moment."""
 
     def released() -> bool:
-        _release_preload(service)
+        service.release_pods("preload")
         return service.says("Ready", "True", "Available")
 
     wait_for(released, END_SECONDS, f"{service} is Ready")
@@ -159,7 +153,7 @@ def test_servers_wait_for_the_download(create: Create, kubectl: Kubectl, namespa
     assert service.says("CacheReady", "False", "Preloading")
     assert service.status["phase"] == "Preloading"
     assert service.child(kinds.DEPLOYMENT) is None
-    _release_preload(service)
+    service.release_pods("preload")
     service.wait_ready()
     assert service.says("CacheReady", "True", "Preloaded")
 
@@ -198,7 +192,7 @@ def test_other_model_waits_for_its_download_while_the_old_one_serves(
     assert service.says("Available", "True")
     assert service.container == before
     assert _uids(ready_pods(service.pods())) == old
-    _release_preload(service)
+    service.release_pods("preload")
     service.wait_ready()
     assert "Qwen/Qwen2.5-3B-Instruct" in service.container["args"]
     assert _uids(service.pods()) & old == set()

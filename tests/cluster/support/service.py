@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from cluster.support.api import Api, Manifest
+from cluster.support.api import Api, ApiError, Manifest
 from localcluster.wait import wait_for
 from vllm_operator import kinds
 from vllm_operator.api import API_VERSION, KIND
@@ -173,11 +174,15 @@ class Service:
         mine = [one for one in found if one["involvedObject"].get("uid") == self.uid]
         return [one for one in mine if one["reason"] == reason]
 
-    def release_pods(self) -> None:
-        """Let pods go on that the hold annotation keeps from being Ready."""
-        for pod in self.pods():
-            patch = {"metadata": {"annotations": {HOLD: None}}}
-            self.api.merge(kinds.POD, self.namespace, pod["metadata"]["name"], patch)
+    def release_pods(self, component: str = "server") -> None:
+        """Let pods go on that the hold annotation keeps from being Ready; those that vanish meanwhile do not matter."""
+        patch = {"metadata": {"annotations": {HOLD: None}}}
+        for pod in self.pods(component):
+            try:
+                self.api.merge(kinds.POD, self.namespace, pod["metadata"]["name"], patch)
+            except ApiError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
 
 
 def ready_pods(pods: list[Manifest]) -> list[Manifest]:
