@@ -1,7 +1,7 @@
 """The harness itself: what the tests stand on must be real and must leave nothing behind."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from localcluster.wait import wait_for
 
 HOLD = "localcluster.test/hold"
 FAIL = "localcluster.test/fail"
+OWN = "localcluster.test/own"
 CONTAINER = {"name": "main", "image": "registry.example/main:1"}
 
 
@@ -105,10 +106,21 @@ def test_workloads_converge(kubectl: Kubectl) -> None:
     kubectl("rollout", "status", "deployment/web", "--timeout=20s")
 
 
-def test_gpus_are_counted(kubectl: Kubectl) -> None:
+@pytest.fixture
+def own_gpu_node(cluster: ClusterAccess) -> Iterator[str]:
+    """The name of a node with four GPUs that takes only pods with the toleration OWN: services stay on the others."""
+    (node,) = nodes.gpu_nodes("Tesla-T4", gpus=4, nodes=1, prefix="own")
+    node["spec"] = {"taints": [{"key": OWN, "effect": "NoSchedule"}]}
+    cluster.add_nodes([node])
+    yield node["metadata"]["name"]
+    cluster.remove_nodes([node])
+
+
+def test_gpus_are_counted(own_gpu_node: str, kubectl: Kubectl) -> None:
     manifest = deployment("gpu", replicas=3)
     pod = manifest["spec"]["template"]["spec"]
-    pod["nodeSelector"] = {"nvidia.com/gpu.product": "Tesla-T4"}
+    pod["nodeSelector"] = {"kubernetes.io/hostname": own_gpu_node}
+    pod["tolerations"] = [{"key": OWN, "operator": "Exists"}]
     pod["containers"] = [CONTAINER | {"resources": {"limits": {"nvidia.com/gpu": "2"}}}]
     kubectl.apply(manifest)
     wait_for(lambda: ready_replicas(kubectl, "gpu") == 2, message="2 of 3 pods fit 4 GPUs")
