@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["localcluster.fixtures"]
+pytest_plugins = ["hub.fixtures", "localcluster.fixtures"]
 
 # The same examples on every run, so that a run never fails by luck. To look for new ones: --hypothesis-profile=explore
 settings.register_profile("pinned", deadline=None, derandomize=True, max_examples=50)
