@@ -52,7 +52,7 @@ class _Pass:
     plan: Plan
     writes: int = 0
     withheld: bool = False
-    barred: bool = False  # what pods stand on belongs to somebody else
+    barred: bool = False  # what pods stand on belongs to somebody else, or cannot be made
     errors: list[ChildError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failure: Transient | None = None
@@ -149,7 +149,7 @@ class Reconciler:
     # --- writing
 
     async def _apply_all(self, done: _Pass) -> None:
-        """Apply every child; one that fails does not keep the others waiting, but for pods on foreign ground."""
+        """Apply every child; one that fails does not keep the others waiting, but for pods without their ground."""
         for child in done.plan.children:
             if done.barred and child.kind in kinds.WITH_PODS:
                 continue
@@ -202,7 +202,7 @@ class Reconciler:
             done.notes.append(f"{error.reason}: {what}: {error}")
         else:
             done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
-            done.barred |= error.reason == "NameConflict" and child.kind in kinds.UNDER_PODS
+            done.barred |= child.kind in kinds.UNDER_PODS and (error.reason == "NameConflict" or not exists)
 
     def _is_withheld(self, done: _Pass, live: Live | None) -> bool:
         """Servers that need other files than the ones that run wait until the cache holds them.
