@@ -39,6 +39,12 @@ class Api(Protocol):
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
         """Delete one very object."""
 
+    async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        """The last lines of a container's log."""
+
+    async def pod_events(self, namespace: str, uid: str) -> Objects:
+        """Events about one pod."""
+
 
 class Events(Protocol):
     """Where Kubernetes Events go; see `recorder.Recorder`."""

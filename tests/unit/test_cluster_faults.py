@@ -14,7 +14,7 @@ from fakeapi import FakeApi, kubeconfig, serving
 from virtualtime import virtual_time
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client
-from vllm_operator.errors import Blocked, Transient
+from vllm_operator.errors import Blocked, Gone, Transient
 
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
 
@@ -186,3 +186,52 @@ async def test_writes_are_spread_over_time() -> None:
     later = loop.time()
     again = [at - later for at in await asyncio.gather(*(passed_at() for _ in range(6)))]
     assert again == pytest.approx([0, 0, 0, 0, 0, 0.1])
+
+
+async def test_a_log_comes_as_text_whatever_bytes_it_holds(server: FakeApi, api: Cluster) -> None:
+    async def log(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"loading\n\xff\xfe\x00 not UTF-8\n")
+
+    server.answer = log
+    text = await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
+    assert text == "loading\n\ufffd\ufffd\x00 not UTF-8\n"
+    (request,) = server.requests
+    assert request.path == "/api/v1/namespaces/team/pods/web-1/log"
+    expected = {"container": "vllm", "tailLines": "400", "limitBytes": "262144", "previous": "true"}
+    assert dict(request.query) == expected
+    await api.pod_log("team", "web-1", "vllm", previous=False, lines=10)
+    assert "previous" not in server.requests[-1].query
+
+
+async def test_a_log_that_cannot_be_read(server: FakeApi, api: Cluster) -> None:
+    server.always(404, {"message": 'pods "web-1" not found', "details": {"kind": "pods", "name": "web-1"}})
+    with pytest.raises(Gone):
+        await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
+    server.always(400, {"message": "previous terminated container not found"})
+    with pytest.raises(Blocked, match="previous terminated container"):
+        await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
+    server.always(500, {"message": "dial tcp: lookup node-1: no such host"})
+    with pytest.raises(Transient, match="no such host"):
+        await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
+
+
+async def test_a_kubelet_that_does_not_answer_is_not_waited_for_long(
+    server: FakeApi, api: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    server.answer = never
+    assert client._LOG_TIMEOUT.total == 5
+    monkeypatch.setattr(client, "_LOG_TIMEOUT", aiohttp.ClientTimeout(total=0.05))
+    with pytest.raises(Transient, match="web-1/log"):
+        await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
+
+
+async def test_events_of_one_pod(server: FakeApi, api: Cluster) -> None:
+    server.always(200, {"metadata": {}, "items": [{"reason": "FailedMount"}]})
+    assert await api.pod_events("team", "u1") == [{"reason": "FailedMount"}]
+    assert dict(server.requests[0].query) == {"fieldSelector": "involvedObject.uid=u1", "limit": "100"}
+    server.always(200, {"metadata": {}, "items": None})
+    assert await api.pod_events("team", "u1") == []

@@ -60,9 +60,10 @@ def test_rights_are_those_that_the_kinds_need() -> None:
         for kind in kinds.CHILDREN
     }
     others = {
-        ("", "events"): {"create", "patch"},
+        ("", "events"): {"create", "list", "patch"},
         ("", "nodes"): watched,
         ("", "pods"): watched,
+        ("", "pods/log"): {"get"},
         (GROUP, PLURAL): {*watched, "get"},
         (GROUP, f"{PLURAL}/status"): {"patch"},
     }

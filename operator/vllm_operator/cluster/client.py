@@ -18,7 +18,7 @@ from vllm_operator.cluster import connection
 from vllm_operator.cluster.connection import Connection
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
 from vllm_operator.errors import Blocked, Transient
-from vllm_operator.kinds import BY_NAME, EVENT, RESOURCE, Kind
+from vllm_operator.kinds import BY_NAME, EVENT, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER
 
 Object = dict[str, Any]
@@ -26,6 +26,10 @@ Objects = list[Object]
 
 _PAGE = 500  # what client-go's pager asks for
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+# Logs come from a kubelet, which may be out of the API server's reach: no pass waits long for that.
+_LOG_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=5)
+_LOG_BYTES = 256 * 1024  # the kubelet cuts off the end beyond that
+_TEXT = "text/plain, */*"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -44,6 +48,7 @@ class _Call:
     accept: str = _JSON
     content_type: str = _JSON
     body: object = None
+    timeout: aiohttp.ClientTimeout = _TIMEOUT
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -211,6 +216,25 @@ class Cluster:
             raise to_error(answer)
         return answer
 
+    async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        """The last lines of a container's log, or with `previous` of the run before; at most 256 KiB.
+
+        Raises the errors of `get`, and Gone without such a pod.
+        """
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES)}
+        if previous:
+            query["previous"] = "true"
+        path = f"{_path(POD, namespace, pod)}/log"
+        answer = await self._exchange_renewed(_Call("GET", path, [*query.items()], _TEXT, timeout=_LOG_TIMEOUT))
+        if isinstance(answer, Refusal):
+            raise to_error(answer)
+        return answer.decode(errors="replace")
+
+    async def pod_events(self, namespace: str, uid: str) -> Objects:
+        """The first hundred Events about a pod, in no order."""
+        query = [("fieldSelector", f"involvedObject.uid={uid}"), ("limit", "100")]
+        return list((await self._read(_Call("GET", _path(EVENT, namespace), query)) or {}).get("items") or ())
+
     async def _apply(self, path: str, manifest: Object, manager: str, *, dry_run: bool) -> Object:
         query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else ())]
         return await self._change(_Call("PATCH", path, query, content_type=_APPLY, body=_yaml(manifest)))
@@ -251,6 +275,11 @@ class Cluster:
         return await self._send(call)
 
     async def _send(self, call: _Call) -> Object | Refusal:
+        answer = await self._exchange_renewed(call)
+        return answer if isinstance(answer, Refusal) else _decoded(call, answer)
+
+    async def _exchange_renewed(self, call: _Call) -> bytes | Refusal:
+        """As `_exchange`, once more with fresh credentials when the ones at hand are refused."""
         token = self._configuration.api_key.get("BearerToken")
         answer = await self._exchange(call)
         if isinstance(answer, Refusal) and answer.code == HTTPStatus.UNAUTHORIZED:
@@ -264,7 +293,7 @@ class Cluster:
             if self._configuration.api_key.get("BearerToken") == refused:
                 await connection.load(self._configuration, *self._source)
 
-    async def _exchange(self, call: _Call) -> Object | Refusal:
+    async def _exchange(self, call: _Call) -> bytes | Refusal:
         method, url, headers, *_ = await self._api.param_serialize(
             call.method,
             call.path,
@@ -273,13 +302,13 @@ class Cluster:
             auth_settings=["BearerToken"],
         )
         try:
-            response = await self._api.call_api(method, url, headers, call.body, _request_timeout=_TIMEOUT)
-            body = await response.read()
+            response = await self._api.call_api(method, url, headers, call.body, _request_timeout=call.timeout)
+            body: bytes = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             return refusal(str(call), response.status, response.headers, body)
-        return _decoded(call, body)
+        return body
 
 
 def _decoded(call: _Call, body: bytes) -> Object:
