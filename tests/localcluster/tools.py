@@ -1,7 +1,6 @@
 """The programs that the harness builds, and which module each comes from.
 
-Versions are written once, in the go.mod files under go/. A program that a real node needs (kubelet, kube-proxy) is
-one more row in TOOLS.
+Versions are written once, in the go.mod files under go/.
 """
 
 import hashlib
@@ -90,6 +89,16 @@ def go_directive(go_mod: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _containerd(name: str) -> Tool:
+    return Tool(
+        name=name,
+        package=f"github.com/containerd/containerd/v2/cmd/{name}",
+        module="github.com/containerd/containerd/v2",
+        go_module="containerd",
+        symbols=("github.com/containerd/containerd/v2/version.Version={version}",),
+    )
+
+
 def _kubernetes(name: str) -> Tool:
     return Tool(
         name=name,
@@ -107,6 +116,11 @@ TOOLS: dict[str, Tool] = {
         _kubernetes("kube-controller-manager"),
         _kubernetes("kube-scheduler"),
         _kubernetes("kubectl"),
+        _kubernetes("kubelet"),
+        _kubernetes("kube-proxy"),
+        _containerd("containerd"),
+        _containerd("containerd-shim-runc-v2"),
+        _containerd("ctr"),
         Tool(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok", module="sigs.k8s.io/kwok"),
         Tool(
             name="helm",
@@ -119,3 +133,4 @@ TOOLS: dict[str, Tool] = {
 }
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
+NODE = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")
