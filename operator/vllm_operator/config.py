@@ -62,6 +62,7 @@ class OperatorConfig:
 
     engine_image: str = _image(Defaults().engine_image, "vLLM image for GPU nodes where a resource names none")
     cpu_image: str = _image(Defaults().cpu_image, "vLLM image for CPU nodes where a resource names none")
+    fetch_image: str = _image(Defaults().fetch_image, "image of the Jobs that fetch models: the operator's own")
     namespace: str | None = _setting(
         None,
         "the one namespace to serve (default: all)",
@@ -81,7 +82,12 @@ class OperatorConfig:
 
     def defaults(self) -> Defaults:
         """What plans need of it; reads the tables' file, and raises UsageError when that fails."""
-        return Defaults(engine_image=self.engine_image, cpu_image=self.cpu_image, tables=self._tables())
+        return Defaults(
+            engine_image=self.engine_image,
+            cpu_image=self.cpu_image,
+            fetch_image=self.fetch_image,
+            tables=self._tables(),
+        )
 
     def _tables(self) -> Tables:
         """The rows of the tables' file; UsageError when it cannot be read. Wrong rows are listed in `bad`."""

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import COMPONENT, Key, resource_of
+from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of
 from vllm_operator.observed import Observed, marked_key
 from vllm_operator.sizing.tables import EMPTY, Tables
-from vllm_operator.status.observation import PodTrouble, trouble_of
+from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, trouble_of
 
 DELETED = "DELETED"
 # Children change in bursts (a rollout writes a status per pod): one pass sees them all.
@@ -34,6 +34,7 @@ class Notes:
         self.observed = Observed()
         self.inventory = Inventory(tables)
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
+        self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
         self._troubles: dict[Key, dict[tuple[str, str], PodTrouble]] = {}  # by component and pod
 
     def trouble(self, key: Key, component: str) -> PodTrouble | None:
@@ -55,9 +56,26 @@ class Notes:
                 self._troubles.pop(key, None)
         return True
 
+    def outcome(self, key: Key, what: str) -> Outcome | None:
+        """How the Job for a digest ended: a success if there was one, else the latest attempt."""
+        found = [one for one in self._outcomes.get(key, {}).values() if one.digest == what]
+        return max(found, key=lambda one: (one.succeeded, one.created), default=None)
+
+    def see_outcome(self, key: Key, pod: str, outcome: Outcome | None) -> bool:
+        """Take note of how a Job's pod ended; None: it is gone, or runs. True when that is news."""
+        known = self._outcomes.get(key, {})
+        if known.get(pod) == outcome:
+            return False
+        if outcome:
+            self._outcomes.setdefault(key, {})[pod] = outcome
+        else:
+            known.pop(pod, None)
+        return True
+
     def forget(self, key: Key) -> None:
         """The resource is gone; what is left of its children is the garbage collector's."""
         self.resources.pop(key, None)
+        self._outcomes.pop(key, None)
         self._troubles.pop(key, None)
 
 
@@ -101,7 +119,11 @@ class Listener:
         key = Key(metadata["namespace"], name)
         trouble = None if event == DELETED or "deletionTimestamp" in metadata else trouble_of((body,))
         component = metadata["labels"].get(COMPONENT, "")
-        if self._notes.see_pod(key, (component, metadata["name"]), trouble):
+        news = self._notes.see_pod(key, (component, metadata["name"]), trouble)
+        if JOB_LABEL in metadata["labels"]:
+            ended = None if event == DELETED else outcome_of(body)
+            news |= self._notes.see_outcome(key, metadata["name"], ended)
+        if news:
             self._queue.add_after(key, _COALESCE_SECONDS)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:

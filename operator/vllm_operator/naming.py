@@ -25,6 +25,10 @@ COMPONENT = "app.kubernetes.io/component"
 RESOURCE_ANNOTATION = f"{GROUP}/resource"
 # What the pod serves, so that a server is only replaced once the cache holds what the new one needs.
 MODEL_ANNOTATION = f"{GROUP}/model-digest"
+# The commit that the pod serves: a branch may have moved on since.
+COMMIT_ANNOTATION = f"{GROUP}/commit"
+# Set by the Job controller on the pods of a Job.
+JOB_LABEL = "batch.kubernetes.io/job-name"
 
 MAX_LABEL = 63  # RFC 1123 label; also the limit of label values
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_operator.kinds import CLAIM, Kind
-from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, MODEL_ANNOTATION, Key, controller_of, digest, resource_of
+from vllm_operator.naming import (
+    COMMIT_ANNOTATION,
+    FIELD_MANAGER,
+    MANAGED_BY,
+    MODEL_ANNOTATION,
+    Key,
+    controller_of,
+    digest,
+    resource_of,
+)
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
 Ref = tuple[Kind, str, str]  # kind, namespace, name
@@ -105,10 +114,12 @@ def live_claim(live: Live) -> LiveClaim:
 def live_workload(live: Live) -> LiveWorkload:
     """What planning must know of a Deployment."""
     spec = live.body["spec"]
+    annotations = spec["template"]["metadata"]["annotations"]
     return LiveWorkload(
         replicas=spec.get("replicas", 1),
         owns_replicas="replicas" in live.owned,
-        model_digest=spec["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION, ""),
+        model_digest=annotations.get(MODEL_ANNOTATION, ""),
+        commit=annotations.get(COMMIT_ANNOTATION, ""),
     )
 
 

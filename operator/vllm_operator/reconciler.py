@@ -14,12 +14,15 @@ from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
+from vllm_operator.api.spec import Spec
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, Transient
+from vllm_operator.jobs import Jobs, retry_in
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
 from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, live_workload, marked_key, may_go
 from vllm_operator.plan import make_plan
+from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan
 from vllm_operator.plan.workload import is_at_rest
@@ -56,6 +59,7 @@ class _Pass:
     errors: list[ChildError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failure: Transient | None = None
+    requeue_after: float | None = None
 
 
 class Reconciler:
@@ -67,6 +71,7 @@ class Reconciler:
         self._defaults = defaults
         self._events = events
         self._notes = Notes(defaults.tables)
+        self._jobs = Jobs(cluster, self._notes)
 
     def listener(self, queue: Queue) -> Listener:
         """What feeds the notes from the watch."""
@@ -106,13 +111,15 @@ class Reconciler:
         done = _Pass(key, plan)
         if plan.refusal is None:
             await self._apply_all(done)
-            await self._prune(done)
+            if plan.waiting is None:  # else the plan holds a part only
+                await self._prune(done)
         return await self._finish(done, body)
 
     async def plan_for(self, key: Key, resource: Resource, body: Object) -> Plan:
         """The plan of a resource, given what the cluster holds now; `body` is the live resource, for its status."""
         await self._know_fixed_children(key)
-        return make_plan(resource, self._defaults, self._facts(key, body))
+        await self._jobs.learn(key, resource.spec)
+        return make_plan(resource, self._defaults, self._facts(key, resource.spec, body))
 
     # --- what is known before a plan is made
 
@@ -135,15 +142,19 @@ class Reconciler:
         claim, workload = child_name(key.name, "-cache"), child_name(key.name)
         await asyncio.gather(self._know(key, kinds.CLAIM, claim), self._know(key, kinds.DEPLOYMENT, workload))
 
-    def _facts(self, key: Key, body: Object) -> Facts:
+    def _facts(self, key: Key, spec: Spec, body: Object) -> Facts:
         observed, namespace = self._notes.observed, key.namespace
+        status = body.get("status") or {}
         claim = observed.get((kinds.CLAIM, namespace, child_name(key.name, "-cache")))
         workload = observed.get((kinds.DEPLOYMENT, namespace, child_name(key.name)))
         return Facts(
             offers=self._notes.inventory.offers(),
             claim=live_claim(claim) if claim else None,
             workload=live_workload(workload) if workload else None,
-            previous_product=((body.get("status") or {}).get("sizing") or {}).get("gpu", ""),
+            previous_product=(status.get("sizing") or {}).get("gpu", ""),
+            inspects=True,
+            inspection=self._jobs.inspection(key, spec, status),
+            commit=self._jobs.commit(key, spec),
         )
 
     # --- writing
@@ -176,9 +187,23 @@ class Reconciler:
         if child.kind is kinds.DEPLOYMENT:
             await self._hand_over(done, child)
         manifest = render_child(done.plan, child)
+        if await self._tries_anew(done, child, live):
+            return
         if not observed.is_current(ref, manifest):
-            observed.applied(key, ref, manifest, await self._apply(manifest, live))
+            write = self._jobs.apply if child.kind is kinds.JOB else self._apply
+            observed.applied(key, ref, manifest, await write(manifest, live))
             done.writes += 1
+
+    async def _tries_anew(self, done: _Pass, child: Child, live: Live | None) -> bool:
+        """Let a failed Job go after a while, so that the next pass makes another; true when it went."""
+        left = retry_in(live, datetime.now(UTC)) if live and child.kind is kinds.JOB else None
+        if live is None or left is None:
+            return False
+        if left > 0:
+            done.requeue_after = left
+            return False
+        await self._remove(done, (child.kind, done.key.namespace, child.name), live)
+        return True
 
     async def _apply(self, manifest: Object, live: Live | None) -> Object:
         """Apply a child. Others may add to its lists, until that is what makes the whole invalid."""
@@ -210,7 +235,7 @@ class Reconciler:
         A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
         """
         spec = done.plan.resource.spec
-        if not preloads(spec) or is_at_rest(spec) or preload_of(self._body(done, kinds.JOB)).complete:
+        if not preloads(spec) or is_at_rest(spec) or preload_of(self._body(done, kinds.JOB, PRELOAD)).complete:
             return False
         running = live_workload(live) if live else None
         return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest
@@ -238,18 +263,21 @@ class Reconciler:
             if ref in planned or live is None or not may_go(live, ref[0], done.plan.resource.uid):
                 continue
             try:
-                await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
+                await self._remove(done, ref, live)
             except Blocked as error:
                 done.errors.append(ChildError(f"{ref[0]} {ref[2]}", error.reason, str(error)))
-                continue
-            observed.forget(key, ref)
-            done.writes += 1
+
+    async def _remove(self, done: _Pass, ref: Ref, live: Live) -> None:
+        await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
+        self._notes.observed.forget(done.key, ref)
+        done.writes += 1
 
     # --- what is said
 
-    def _body(self, done: _Pass, kind: Kind) -> Mapping[str, Any] | None:
-        """The live child of a kind of which the plan holds at most one."""
-        name = next((child.name for child in done.plan.children if child.kind is kind), None)
+    def _body(self, done: _Pass, kind: Kind, component: str = "") -> Mapping[str, Any] | None:
+        """The live child of a kind, or of a component, of which the plan holds at most one."""
+        found = (child for child in done.plan.children if child.kind is kind)
+        name = next((child.name for child in found if component in ("", child.component)), None)
         live = self._notes.observed.get((kind, done.key.namespace, name)) if name else None
         return live.body if live else None
 
@@ -259,11 +287,14 @@ class Reconciler:
         return Observation(
             plan=done.plan,
             rollout=rollout_of(workload.body if workload else None),
-            preload=preload_of(self._body(done, kinds.JOB)),
+            preload=preload_of(
+                self._body(done, kinds.JOB, PRELOAD),
+                self._notes.outcome(done.key, done.plan.model_digest),
+            ),
             scaling=scaling_of(self._body(done, kinds.AUTOSCALER)),
             claim_phase=(claim.get("status") or {}).get("phase", ""),
             trouble=self._notes.trouble(done.key, "server"),
-            preload_trouble=self._notes.trouble(done.key, "preload"),
+            preload_trouble=self._notes.trouble(done.key, PRELOAD),
             withheld=done.withheld,
             errors=tuple(done.errors),
             notes=tuple(done.notes),
@@ -282,7 +313,7 @@ class Reconciler:
             raise done.failure
         if done.errors:
             raise Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
-        return Result(writes=done.writes, ready=status["phase"] == "Ready")
+        return Result(done.writes, ready=status["phase"] == "Ready", requeue_after=done.requeue_after)
 
     async def _write_status(self, key: Key, body: Object, status: Object) -> bool:
         """Write a status that differs from the live one; true when it did."""

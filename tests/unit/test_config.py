@@ -11,6 +11,7 @@ from vllm_operator.errors import UsageError
 GOOD = {
     "engine_image": ("registry.example.com:5000/vllm@sha256:0123", "registry.example.com:5000/vllm@sha256:0123"),
     "cpu_image": ("vllm-cpu", "vllm-cpu"),
+    "fetch_image": ("operator:v2", "operator:v2"),
     "namespace": ("team-a", "team-a"),
     "workers": ("4", 4),
     "resync_seconds": ("90.5", 90.5),
@@ -26,6 +27,7 @@ GOOD = {
 BAD = {
     "engine_image": ("vllm latest", ":v1", "vllm:"),
     "cpu_image": ("@", "vllm/"),
+    "fetch_image": ("", "two words"),
     "namespace": ("Team", "-a", "a" * 64, "a/b"),
     "workers": ("0", "257", "many", "1.5", "-1"),
     "resync_seconds": ("1", "nan", "inf", "ten", "86401"),
@@ -101,5 +103,5 @@ def test_every_setting_is_a_flag_with_help() -> None:
 
 
 def test_plans_get_the_images() -> None:
-    defaults = OperatorConfig(engine_image="a", cpu_image="b").defaults()
-    assert (defaults.engine_image, defaults.cpu_image) == ("a", "b")
+    defaults = OperatorConfig(engine_image="a", cpu_image="b", fetch_image="c").defaults()
+    assert (defaults.engine_image, defaults.cpu_image, defaults.fetch_image) == ("a", "b", "c")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from vllm_operator.api.parse import parse
 from vllm_operator.cluster import schema_errors
 from vllm_operator.plan import make_plan
@@ -18,7 +16,7 @@ MOUNT = {"name": "ca", "mountPath": "/etc/company", "readOnly": True}
 
 def job(**spec: object) -> dict[str, Any]:
     resource = {"metadata": {"name": "x"}, "spec": {"model": {"source": "hf://Qwen/Qwen3-8B"}, **spec}}
-    manifests = render(make_plan(parse(resource), Defaults("engine:v1", "cpu:v1"), Facts()))
+    manifests = render(make_plan(parse(resource), Defaults("engine:v1", "cpu:v1", "operator:v1"), Facts()))
     found = next(one for one in manifests if one["kind"] == "Job")
     assert schema_errors(found) == []
     pod: dict[str, Any] = found["spec"]["template"]["spec"]
@@ -40,7 +38,7 @@ def test_volumes_of_sidecars_stay_theirs() -> None:
 def test_changed_volumes_of_ours_are_not_taken_twice() -> None:
     template = {"spec": {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]}}
     names = [volume["name"] for volume in job(podTemplate=template)["volumes"]]
-    assert names == ["cache", "tmp"]
+    assert names == ["tmp", "cache"]
 
 
 def test_where_it_may_run_and_pull_from_is_shared() -> None:
@@ -50,14 +48,8 @@ def test_where_it_may_run_and_pull_from_is_shared() -> None:
     assert "runtimeClassName" not in pod
 
 
-@pytest.mark.parametrize(
-    ("engine", "gpu", "image"),
-    [
-        ({}, {}, "engine:v1"),
-        ({}, {"count": 0}, "cpu:v1"),
-        ({"image": "mirror/vllm:v0.32.0"}, {}, "mirror/vllm:v0.32.0"),
-        ({"image": "mine:v1", "command": ["serve"]}, {}, "engine:v1"),
-    ],
-)
-def test_image_holds_the_hub_client(engine: dict[str, Any], gpu: dict[str, Any], image: str) -> None:
-    assert job(engine=engine, gpu=gpu)["containers"][0]["image"] == image
+def test_the_image_is_the_operators_own() -> None:
+    for engine in ({}, {"image": "mirror/vllm:v0.32.0"}, {"image": "mine:v1", "command": ["serve"]}):
+        container = job(engine=engine)["containers"][0]
+        assert container["image"] == "operator:v1"
+        assert container["command"] == ["vllm-operator", "fetch"]

@@ -166,10 +166,10 @@ def test_the_preload_downloads_everything_that_servers_read_offline() -> None:
     model = {"source": "hf://Qwen/Qwen3-8B", "revision": "v1", "files": files, "maxLength": 4096}
     pod = preload_of(model=model, engine=engine, gpu=H100)["spec"]["template"]["spec"]
     steps = [*pod["initContainers"], *pod["containers"]]
-    assert [step["command"] for step in steps] == [["hf"]] * 3
-    assert [step["args"] for step in steps[:2]] == [["download", "acme/draft"], ["download", "acme/sql"]]
+    assert [step["command"] for step in steps] == [["vllm-operator", "fetch"]] * 3
+    assert [step["args"] for step in steps[:2]] == [["hf://acme/draft"], ["hf://acme/sql"]]
     patterns = ["--include", "*.json", "--include", "*.safetensors", "--exclude", "original/*"]
-    assert steps[2]["args"] == ["download", "Qwen/Qwen3-8B", "--revision", "v1", *patterns]
+    assert steps[2]["args"] == ["hf://Qwen/Qwen3-8B", "--revision", "v1", *patterns]
     for step in steps:
         assert {"name": "cache", "mountPath": "/models", "subPath": "hub"} in step["volumeMounts"]
 

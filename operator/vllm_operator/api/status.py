@@ -63,6 +63,16 @@ class Condition(ApiObject):
     """Generation of the spec that it speaks of."""
 
 
+class InspectionStatus(ApiObject):
+    """What the inspect Job found at the source; it runs again only when the source changes."""
+
+    source: str = ""
+    """What it looked at, with the revision."""
+
+    report: Annotated[str, Field(max_length=4096)] = ""
+    """Its report as JSON: the commit, what sizing reads of config.json and the bytes of the weights, or an error."""
+
+
 class ModelStatus(ApiObject):
     """The model as it was resolved."""
 
@@ -70,7 +80,7 @@ class ModelStatus(ApiObject):
     """First served name."""
 
     commit: str = ""
-    """Commit that is served, when the revision names one."""
+    """Commit that is served: what the revision meant when the files were brought."""
 
     architecture: str = ""
     """Architecture class of the model."""
@@ -80,6 +90,9 @@ class ModelStatus(ApiObject):
 
     max_length: int | None = None
     """Longest context in tokens."""
+
+    inspected: InspectionStatus | None = None
+    """What a Job found out about a model that no table knows."""
 
 
 class Prediction(ApiObject):

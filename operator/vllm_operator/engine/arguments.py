@@ -30,12 +30,15 @@ def command(spec: Spec) -> list[str]:
     return list(spec.engine.command) or ["vllm", "serve"]
 
 
-def arguments(spec: Spec, sizing: Sizing, chosen: Settings) -> list[str]:
-    """Arguments of the server. An own server gets the user's arguments and nothing else."""
+def arguments(spec: Spec, sizing: Sizing, chosen: Settings, commit: str = "") -> list[str]:
+    """Arguments of the server. An own server gets the user's arguments and nothing else.
+
+    `commit` is what the revision was found to mean; replicas that start later serve the same.
+    """
     if spec.engine.command:
         return list(spec.engine.extra_args)
     return [
-        *_model(spec),
+        *_model(spec, commit or spec.model.revision),
         *_server(spec),
         *_shape(spec, sizing),
         *_batching(spec, sizing, chosen),
@@ -44,13 +47,13 @@ def arguments(spec: Spec, sizing: Sizing, chosen: Settings) -> list[str]:
     ]
 
 
-def _model(spec: Spec) -> Iterator[str]:
+def _model(spec: Spec, revision: str) -> Iterator[str]:
     source = parse_source(spec.model.source)
     yield source.uri
     yield "--served-model-name"
     yield from served_names(spec.model)
     if source.scheme is Scheme.HUB:
-        yield from ("--revision", spec.model.revision)
+        yield from ("--revision", revision)
     yield from ("--dtype", spec.model.dtype)
     if spec.model.quantization:
         yield from ("--quantization", spec.model.quantization)

@@ -60,6 +60,11 @@ def parse_source(text: str) -> Source:
     return Source(Scheme(scheme), location, path.rstrip("/"))
 
 
+def identity(model: Model) -> str:
+    """What a Job looks at when it looks at the source: `hf://organisation/name@main`, or the source as it stands."""
+    return f"{model.source}@{model.revision}" if parse_source(model.source).is_downloaded else model.source
+
+
 def served_names(model: Model) -> tuple[str, ...]:
     """Names that the server answers to; never empty."""
     return model.served_names or (parse_source(model.source).served_name,)

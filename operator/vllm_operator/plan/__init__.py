@@ -11,11 +11,11 @@ from vllm_operator.engine.flags import check_extra_args
 from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
 from vllm_operator.errors import InvalidSpec
-from vllm_operator.plan import cache, monitoring, network, scaling, workload
-from vllm_operator.plan.loader import loader_image
+from vllm_operator.plan import cache, inspection, monitoring, network, scaling, workload
+from vllm_operator.plan.loader import versioned_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import judge, size_spec, unsized
-from vllm_operator.plan.types import Child, Defaults, Facts, Plan, Refusal, ResolvedModel, Warn
+from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, Plan, Refusal, ResolvedModel, Warn
 from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Sizing, Verdict
 
@@ -25,17 +25,19 @@ __all__ = ["make_plan"]
 def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
     spec = resource.spec
-    # Of an own server's image nothing is known; sizing and flags go by the default's version then.
-    plan = Plan(resource, settings(spec), engine_version(loader_image(spec, defaults)))
-    if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
-        return replace(plan, refusal=Refusal("Accepted", "InvalidArguments", problems))
-    if problems := workload.overlay_problems(spec):
-        return replace(plan, refusal=Refusal("Accepted", "InvalidPodTemplate", problems))
+    plan = Plan(resource, settings(spec), engine_version(versioned_image(spec, defaults)))
+    if refusal := _misuse(spec):
+        return replace(plan, refusal=refusal)
     try:
-        model = resolve_model(spec, defaults.tables)
+        model = resolve_model(spec, defaults.tables, facts.inspection)
     except InvalidSpec as error:
         return replace(plan, refusal=Refusal("ModelResolved", error.reason, error.problems))
-    plan = replace(plan, model=model)
+    plan = replace(plan, model=model, commit=_commit(spec, facts))
+    if inspection.concerns(spec, model, facts):
+        plan = replace(plan, inspection=facts.inspection, waiting=inspection.waiting(spec, model, facts.inspection))
+        if plan.waiting:
+            looking = (network.service_account(resource.name), inspection.inspect_job(spec, resource.name, defaults))
+            return replace(plan, children=looking)
     sizing = _size(plan, model, facts, defaults.tables)
     if isinstance(sizing, Refusal):
         return replace(plan, refusal=sizing)
@@ -43,6 +45,25 @@ def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     if refusal := judge(spec, sizing):
         return replace(plan, refusal=refusal)
     return _with_children(plan, sizing, model, defaults, facts)
+
+
+def _misuse(spec: Spec) -> Refusal | None:
+    """What is wrong with the free-form parts of a spec."""
+    if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
+        return Refusal("Accepted", "InvalidArguments", problems)
+    if problems := workload.overlay_problems(spec):
+        return Refusal("Accepted", "InvalidPodTemplate", problems)
+    return None
+
+
+def _commit(spec: Spec, facts: Facts) -> str:
+    """What the revision means for this resource: once pods serve a commit, a branch that moves on changes nothing."""
+    if inspection.is_commit(spec.model.revision):
+        return spec.model.revision
+    running = facts.workload
+    if running and running.commit and running.model_digest == cache.model_digest(spec):
+        return running.commit
+    return facts.commit or (facts.inspection.commit if facts.inspection else "")
 
 
 def _size(plan: Plan, model: ResolvedModel, facts: Facts, tables: Tables) -> Sizing | Refusal:
@@ -57,18 +78,22 @@ def _size(plan: Plan, model: ResolvedModel, facts: Facts, tables: Tables) -> Siz
 def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: Defaults, facts: Facts) -> Plan:
     spec, name = plan.resource.spec, plan.resource.name
     weights = weights_gib(model.facts) if model.facts else None
-    args = arguments(spec, sizing, plan.settings)
+    args = arguments(spec, sizing, plan.settings, plan.commit)
     digest = cache.model_digest(spec)
     chosen = cache.storage(spec, weights, facts.claim)
     own_claim = cache.has_cache(spec) and not spec.cache.claim_name
     children: list[Child] = [network.service_account(name)]
+    if plan.inspection and not plan.inspection.recorded:
+        children.append(inspection.inspect_job(spec, name, defaults))
     if own_claim:
         children.append(cache.claim(spec, name, chosen))
     children += network.network_policies(spec, name)
     if cache.preloads(spec):
         children.append(cache.preload(spec, name, defaults, workload.placement(spec, sizing)))
     children.append(network.service(spec, name))
-    children.append(workload.deployment(plan, sizing, defaults, workload.Launch(args, digest, weights or 0)))
+    children.append(
+        workload.deployment(plan, sizing, defaults, workload.Launch(args, digest, plan.commit, weights or 0))
+    )
     children += scaling.autoscalers(spec, name, plan.settings)
     children += scaling.disruption_budgets(spec, name)
     children += monitoring.monitoring(spec, name, plan.resource.namespace)
@@ -76,7 +101,7 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         plan,
         arguments=tuple(args),
         children=tuple(children),
-        warnings=_warnings(spec, sizing),
+        warnings=_warnings(spec, sizing, plan.inspection),
         storage_problem=chosen.problem if own_claim else "",
         model_digest=digest,
         weights_gib=weights,
@@ -84,9 +109,11 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
     )
 
 
-def _warnings(spec: Spec, sizing: Sizing) -> tuple[Warn, ...]:
+def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Warn, ...]:
     """Red lines that are crossed knowingly."""
     found = []
+    if failed and failed.reason:
+        found.append(Warn("InspectFailed", f"its config.json could not be read ({failed.reason}): {failed.message}"))
     if sizing.verdict is Verdict.ESTIMATED:
         found.append(Warn("SizeEstimated", f"the architecture is not known: {sizing.explanation}"))
     if sizing.verdict in (Verdict.REFUSED, Verdict.TIGHT):

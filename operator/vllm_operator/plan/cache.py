@@ -10,13 +10,14 @@ from vllm_operator import kinds
 from vllm_operator.api.model_spec import Files
 from vllm_operator.api.quantity import in_gib, to_bytes
 from vllm_operator.api.spec import Spec
-from vllm_operator.engine.arguments import hub_id
-from vllm_operator.engine.pod import HUB_MOUNT, token_variable, with_user_environment
+from vllm_operator.engine.pod import HUB_MOUNT
 from vllm_operator.engine.source import parse_source
 from vllm_operator.naming import child_name, digest
 from vllm_operator.plan import loader
+from vllm_operator.plan.fetching import Errand, Step, job
 from vllm_operator.plan.types import Child, Defaults, LiveClaim
 
+COMPONENT = "preload"
 GIB = 2**30
 _COMPILED = 10 * GIB  # compiled kernels of a few images and GPU types
 _ADAPTER = 2 * GIB
@@ -98,33 +99,24 @@ def claim(spec: Spec, name: str, chosen: Storage) -> Child:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
-    """One repository to bring into the cache."""
-
-    name: str
-    args: list[str]
-
-
-def _download(name: str, repository: str, revision: str = "", files: Files | None = None) -> Download:
-    args = ["download", repository]
+def _step(name: str, source: str, revision: str = "", files: Files | None = None) -> Step:
+    args = [source]
     if revision:
         args += ["--revision", revision]
     if files:
         args += [word for pattern in files.include for word in ("--include", pattern)]
         args += [word for pattern in files.exclude for word in ("--exclude", pattern)]
-    return Download(name, args)
+    return Step(name, args)
 
 
-def downloads(spec: Spec) -> list[Download]:
+def downloads(spec: Spec) -> list[Step]:
     """Everything that servers will read offline, the model last."""
     found = []
     if spec.engine.speculative and spec.engine.speculative.model:
-        found.append(_download("draft", hub_id(spec.engine.speculative.model)))
+        found.append(_step("draft", spec.engine.speculative.model))
     adapters = spec.engine.lora.adapters if spec.engine.lora else ()
-    found += [_download(f"adapter-{index}", hub_id(one.source)) for index, one in enumerate(adapters)]
-    model = _download("model", parse_source(spec.model.source).location, spec.model.revision, spec.model.files)
-    return [*found, model]
+    found += [_step(f"adapter-{index}", one.source) for index, one in enumerate(adapters)]
+    return [*found, _step("model", spec.model.source, spec.model.revision, spec.model.files)]
 
 
 def model_digest(spec: Spec) -> str:
@@ -135,31 +127,17 @@ def model_digest(spec: Spec) -> str:
 
 
 def preload(spec: Spec, name: str, defaults: Defaults, placement: Mapping[str, Any]) -> Child:
-    """The Job. Jobs are immutable, so its name carries a hash of what it does: another wish is another Job.
+    """The Job that fills the cache before a server starts.
 
     `placement` is where servers run: a single-node volume must be made where they can follow it.
     """
     single_node = spec.cache.access_mode == "ReadWriteOnce"
-    values = {
-        "image": loader.loader_image(spec, defaults),
-        "downloads": [asdict(one) for one in downloads(spec)],
-        "env": _job_environment(spec),
-        "claim": claim_name(spec, name),
-        "hub_mount": HUB_MOUNT,
-        "service_account": child_name(name),
-        "pod_settings": loader.pod_settings_beside(spec, placement) if single_node else loader.pod_settings(spec),
-        "volumes": loader.volumes(spec),
-        "volume_mounts": loader.volume_mounts(spec),
-    }
-    return Child(
-        kinds.JOB,
-        child_name(name, f"-preload-{digest(values, 8)}"),
-        "preload.yaml.j2",
-        {**values, "suspend": spec.suspend},
-        component="preload",
+    errand = Errand(
+        COMPONENT,
+        downloads(spec),
+        {"HF_HOME": HUB_MOUNT},
+        {"name": "cache", "persistentVolumeClaim": {"claimName": claim_name(spec, name)}},
+        {"name": "cache", "mountPath": HUB_MOUNT, "subPath": "hub"},
+        loader.pod_settings_beside(spec, placement) if single_node else loader.pod_settings(spec),
     )
-
-
-def _job_environment(spec: Spec) -> list[dict[str, object]]:
-    fixed = {"HF_HOME": HUB_MOUNT, "HOME": "/tmp", "NO_COLOR": "1"}  # noqa: S108 - an emptyDir of the pod
-    return with_user_environment(fixed, [token_variable(spec)] if spec.model.token_secret_ref else [], spec)
+    return job(spec, name, defaults, errand, model_digest(spec))

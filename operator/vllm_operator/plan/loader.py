@@ -1,4 +1,4 @@
-"""What the preload Job's pod shares with the servers' pods: the image, where it may run, and the files it is given."""
+"""What the pods of our Jobs share with the servers' pods: where they may run, and the files that they are given."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def server_image(spec: Spec, defaults: Defaults) -> str:
     return spec.engine.image or _default_image(spec, defaults)
 
 
-def loader_image(spec: Spec, defaults: Defaults) -> str:
-    """The Job's image: that of the servers, which vLLM's images hold the hub's client for; an own server's may not."""
+def versioned_image(spec: Spec, defaults: Defaults) -> str:
+    """The image whose tag tells vLLM's version: of an own server's image nothing is known, the default stands in."""
     return _default_image(spec, defaults) if spec.engine.command else server_image(spec, defaults)
 
 

@@ -9,13 +9,14 @@ from vllm_operator.api.base import without_nulls
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.source import parse_source, served_names
 from vllm_operator.errors import InvalidSpec, Problem
-from vllm_operator.plan.types import ResolvedModel
+from vllm_operator.plan.types import Inspection, ResolvedModel
 from vllm_operator.sizing.catalogue import lookup, parameters_from_name
 from vllm_operator.sizing.facts import ModelFacts, facts_from_config
 from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import ParameterCount
 from vllm_operator.sizing.weights import GIB, Shape, weights
 
+INSPECTED = "its config.json"
 _BYTES_AT_16_BIT = 2.0
 _MOST_BILLIONS, _MOST_BYTES = 100_000.0, 8.0
 
@@ -53,7 +54,18 @@ def weights_gib(model: ModelFacts | ParameterCount) -> float:
     return sum(stage.total for stage in weights(model, Shape())) / GIB
 
 
-def resolve_model(spec: Spec, tables: Tables) -> ResolvedModel:
+def _inspected(name: str, found: Inspection) -> ModelFacts | None:
+    """Facts of the config that a Job has read, if it has."""
+    if found.config is None:
+        return None
+    facts = facts_from_config(found.config, name=name, file_bytes=found.weight_bytes)
+    if facts.problem:
+        sentence = f"its config.json cannot be sized: {facts.problem}; say its numbers in spec.model.facts"
+        raise InvalidSpec((Problem("spec.model.source", sentence),), "ConfigUnreadable")
+    return facts
+
+
+def resolve_model(spec: Spec, tables: Tables, inspection: Inspection | None = None) -> ResolvedModel:
     """The model with what is known of it; InvalidSpec when facts given by hand cannot be read."""
     source = parse_source(spec.model.source)
     name = served_names(spec.model)[0]
@@ -64,9 +76,11 @@ def resolve_model(spec: Spec, tables: Tables) -> ResolvedModel:
         return ResolvedModel(name, spec.model.revision, added, "the operator's own table")
     if facts := lookup(repository):
         return ResolvedModel(name, spec.model.revision, facts, "the catalogue")
+    if inspection and (read := _inspected(name, inspection)):
+        return ResolvedModel(name, spec.model.revision, read, INSPECTED)
     if count := parameters_from_name(repository):
-        return ResolvedModel(name, spec.model.revision, count, "the parameter count in its name")
-    return ResolvedModel(name, spec.model.revision, None, "nothing")
+        return ResolvedModel(name, spec.model.revision, count, "the parameter count in its name", guessed=True)
+    return ResolvedModel(name, spec.model.revision, None, "nothing", guessed=True)
 
 
 def unknown_model(spec: Spec) -> Problem:

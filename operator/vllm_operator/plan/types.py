@@ -21,6 +21,7 @@ class Defaults:
 
     engine_image: str = "vllm/vllm-openai:v0.32.0"
     cpu_image: str = "vllm/vllm-openai-cpu:v0.32.0"
+    fetch_image: str = "vllm-operator:0.1.0"  # the operator's own: it runs `vllm-operator fetch` in Jobs
     tables: Tables = EMPTY  # GPUs and models that the shipped tables do not know, or weigh differently
 
 
@@ -42,6 +43,22 @@ class LiveWorkload:
     replicas: int
     owns_replicas: bool  # whether `spec.replicas` is held by the operator's own field manager
     model_digest: str
+    commit: str = ""  # that its pods are started with
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a Job of ours found out about a source, or why it could not: a reason and a sentence."""
+
+    source: str  # what it looked at, as `engine.source.identity` spells it
+    text: str = ""  # its report as it was written
+    commit: str = ""
+    config: Mapping[str, Any] | None = None  # of config.json, what sizing reads
+    weight_bytes: int | None = None
+    reason: str = ""
+    message: str = ""
+    trying: bool = False  # it failed and will be tried again
+    recorded: bool = False  # taken from the status: the Job may go
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,9 @@ class Facts:
     claim: LiveClaim | None = None
     workload: LiveWorkload | None = None
     previous_product: str = ""
+    inspects: bool = False  # whether there is a cluster in which a Job can look at the source
+    inspection: Inspection | None = None
+    commit: str = ""  # of the files that the preload Job brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,16 @@ class ResolvedModel:
     revision: str
     facts: ModelFacts | ParameterCount | None
     known_from: str  # in words: the catalogue, spec.model.facts, the name
+    guessed: bool = False  # from the name, or not at all: whoever can look at the source knows better
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a plan holds only a Job that looks at the model: a reason, a sentence, and whether waiting may help."""
+
+    reason: str
+    message: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +142,9 @@ class Plan:
     arguments: tuple[str, ...] = ()
     children: tuple[Child, ...] = ()
     refusal: Refusal | None = None
+    waiting: Waiting | None = None  # for what a Job reports; what runs meanwhile stays as it is
+    inspection: Inspection | None = None
+    commit: str = ""  # that is served, as far as it is known
     warnings: tuple[Warn, ...] = ()
     storage_problem: str = ""  # a change of the claim that Kubernetes does not allow
     model_digest: str = ""

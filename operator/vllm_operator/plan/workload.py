@@ -13,7 +13,15 @@ from vllm_operator.engine.pod import CACHE_MOUNT, HUB_MOUNT, environment, host_m
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.errors import Problem
-from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest, labels, selector
+from vllm_operator.naming import (
+    COMMIT_ANNOTATION,
+    MODEL_ANNOTATION,
+    RESOURCE_ANNOTATION,
+    child_name,
+    digest,
+    labels,
+    selector,
+)
 from vllm_operator.plan.cache import claim_name, has_cache, preloads
 from vllm_operator.plan.loader import server_image
 from vllm_operator.plan.size import DEFAULT_RESOURCE, UNNAMED
@@ -146,10 +154,11 @@ def _surge(spec: Spec) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the servers are started with: arguments, the digest of the files they read, and the weights in GiB."""
+    """What the servers are started with: arguments, digest and commit of the files they read, the weights in GiB."""
 
     args: list[str]
     model_digest: str
+    commit: str
     weights_gib: float
 
 
@@ -158,11 +167,12 @@ def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -
     spec, name = plan.resource.spec, plan.resource.name
     surge, unavailable = _surge(spec)
     compiled = f"compiled/{digest([server_image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
+    commit = {COMMIT_ANNOTATION: launch.commit} if launch.commit else {}
     values = {
         "replicas": replicas(spec),
         "selector": selector(name),
         "pod_labels": labels(name, "server"),
-        "pod_annotations": {RESOURCE_ANNOTATION: name, MODEL_ANNOTATION: launch.model_digest},
+        "pod_annotations": {RESOURCE_ANNOTATION: name, MODEL_ANNOTATION: launch.model_digest, **commit},
         "max_surge": surge,
         "max_unavailable": unavailable,
         "timing": timing(spec.lifecycle),

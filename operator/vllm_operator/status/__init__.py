@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +17,6 @@ from vllm_operator.sizing.types import Sizing
 from vllm_operator.status.conditions import Finding, findings
 from vllm_operator.status.notices import notices
 from vllm_operator.status.observation import Observation
-
-# A branch or tag is not what is served: only a full hash says that.
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 __all__ = ["Observation", "make_status", "notices", "refused_status"]
 
@@ -93,12 +89,19 @@ def _model(plan: Plan) -> dict[str, Any] | None:
     sizing = plan.sizing
     status = {
         "name": model.name,
-        "commit": model.revision if _COMMIT.fullmatch(model.revision) else "",
+        "commit": plan.commit,
         "architecture": getattr(model.facts, "architecture", ""),
         "weights": f"{plan.weights_gib:.2f}Gi" if plan.weights_gib else "",
         "maxLength": sizing.max_length if sizing else None,
+        "inspected": _inspected(plan),
     }
     return {key: value for key, value in status.items() if value not in (None, "")}
+
+
+def _inspected(plan: Plan) -> dict[str, str] | None:
+    """What the inspect Job reported, so that it need not run again; nothing while it has not succeeded or given up."""
+    found = plan.inspection
+    return {"source": found.source, "report": found.text} if found and plan.waiting is None else None
 
 
 def _measured(seen: Observation, previous: Mapping[str, Any]) -> dict[str, Any] | None:

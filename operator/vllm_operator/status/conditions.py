@@ -15,6 +15,7 @@ from vllm_operator.sizing.types import ParameterCount
 from vllm_operator.status.observation import Observation
 
 MAX_MESSAGE = 4096
+AGAIN = " (tried again every 5 minutes, and at once when the Job is deleted)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def findings(seen: Observation) -> list[Finding]:
     """Every condition that applies, in the order in which a resource goes through them."""
     plan = seen.plan
     found = [_accepted(seen), _model_resolved(plan), _sized(plan)]
-    if plan.refusal is None:
+    if plan.refusal is None and plan.waiting is None:
         found += [_cache_ready(seen), _available(seen), _scaling_ready(seen)]
     elif seen.rollout.exists:
         found.append(_available(seen))  # what was accepted before goes on serving
@@ -64,6 +65,8 @@ def _accepted(seen: Observation) -> Finding:
 def _model_resolved(plan: Plan) -> Finding | None:
     if refused := _refused(plan, ConditionType.MODEL_RESOLVED):
         return refused
+    if plan.waiting:
+        return _no(ConditionType.MODEL_RESOLVED, plan.waiting.reason, plan.waiting.message)
     if plan.model is None:
         return None
     facts = plan.model.facts
@@ -96,14 +99,16 @@ def _cache_ready(seen: Observation) -> Finding | None:
 
 def _preload_progress(seen: Observation) -> tuple[str, str]:
     if seen.preload.failure:
-        return "PreloadFailed", f"{seen.preload.failure}; see the log of the preload Job's pod"
+        return seen.preload.reason, f"{seen.preload.failure}{AGAIN}"
     if seen.claim_phase == "Pending":
         return "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
     if seen.plan.resource.spec.suspend:
         return "Suspended", "the download waits until the resource is resumed"
     if trouble := seen.preload_trouble:
         return trouble.reason, f"the preload Job's pod does not start: {trouble.message}"
-    return "Preloading", "the preload Job downloads the model"
+    if seen.preload.setback:
+        return seen.preload.reason, f"{seen.preload.setback} (the Job tries again)"
+    return "Preloading", seen.preload.progress or "the preload Job downloads the model"
 
 
 def _available(seen: Observation) -> Finding:
@@ -141,16 +146,24 @@ def _progress(seen: Observation) -> str:
     return f"{rollout.updated} of {rollout.wanted} replicas are up to date, {rollout.available} available"
 
 
+def _standstill(plan: Plan) -> tuple[str, str] | None:
+    """Why there is no plan to carry out, and none to be had by waiting."""
+    if plan.refusal:
+        return plan.refusal.reason, plan.refusal.message
+    waiting = plan.waiting
+    return (waiting.reason, f"{waiting.message}{AGAIN}") if waiting and waiting.final else None
+
+
 def obstacle(seen: Observation) -> tuple[str, str, bool] | None:
     """What keeps it from being ready beside the ordinary course: reason, message, and whether waiting helps."""
-    if refusal := seen.plan.refusal:
-        return refusal.reason, refusal.message, False
+    if standstill := _standstill(seen.plan):
+        return (*standstill, False)
     if seen.errors:
         worst = next((error for error in seen.errors if error.final), seen.errors[0])
         others = f" (and {len(seen.errors) - 1} more)" if len(seen.errors) > 1 else ""
         return worst.reason, f"{worst.what}: {worst.message}{others}", not worst.final
     if seen.preload.failure and seen.withheld:
-        return "PreloadFailed", seen.preload.failure, False
+        return seen.preload.reason, f"{seen.preload.failure}{AGAIN}", seen.preload.passing
     if seen.rollout.deadline_exceeded:
         why = f"{seen.trouble.reason}: {seen.trouble.message}" if seen.trouble else seen.rollout.deadline_exceeded
         return "ProgressDeadlineExceeded", why, False
@@ -164,6 +177,8 @@ def _ready(seen: Observation) -> Finding:
     kind = ConditionType.READY
     if found := obstacle(seen):
         return _no(kind, found[0], found[1])
+    if waiting := seen.plan.waiting:
+        return _no(kind, waiting.reason, waiting.message)
     if seen.withheld:
         return _no(kind, *_preload_progress(seen))
     if not seen.rollout.complete:

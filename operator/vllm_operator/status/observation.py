@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from vllm_operator.naming import MODEL_ANNOTATION
 from vllm_operator.plan.types import Plan
+from vllm_operator.report import TRANSIENT, Failed, Fetched, Report, ReportError, parse_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +72,90 @@ class Preload:
 
     exists: bool = False
     complete: bool = False
-    failure: str = ""
+    failure: str = ""  # that ended the Job
+    reason: str = "PreloadFailed"
+    setback: str = ""  # of an attempt that is followed by another
+    passing: bool = False  # whether such a failure passes by itself
+    failed_at: str = ""  # RFC 3339
+    progress: str = ""
 
 
-def preload_of(live: Mapping[str, Any] | None) -> Preload:
-    """The state of a live Job."""
+def is_finished(job: Mapping[str, Any]) -> bool:
+    """Whether a Job will start no further pod."""
+    conditions = _by_type(job)
+    return any(conditions.get(kind, {}).get("status") == "True" for kind in ("Complete", "Failed"))
+
+
+def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, progress: str = "") -> Preload:
+    """The state of a live Job; what its pod reported says it better than the Job's own conditions."""
     if not live:
         return Preload()
     conditions = _by_type(live)
+    complete = conditions.get("Complete", {}).get("status") == "True"
     failed = conditions.get("Failed", {})
-    return Preload(
+    ended = failed.get("status") == "True"
+    failure = (failed.get("message") or "the Job failed") if ended else ""
+    seen = Preload(
         exists=True,
-        complete=conditions.get("Complete", {}).get("status") == "True",
-        failure=(failed.get("message") or "the Job failed") if failed.get("status") == "True" else "",
+        complete=complete,
+        failure=failure,
+        failed_at=failed.get("lastTransitionTime", "") if ended else "",
+        progress=progress,
+    )
+    said = outcome.failure if outcome and not complete else None
+    if said is None:
+        return seen
+    return replace(
+        seen,
+        reason=said.reason.value,
+        failure=said.message if ended else "",
+        setback="" if ended else said.message,
+        passing=said.reason in TRANSIENT,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a pod of one of our Jobs ended: for what (a digest), when it was made, and what it said at the end."""
+
+    digest: str
+    created: str
+    succeeded: bool
+    report: str = ""
+
+    @property
+    def failure(self) -> Failed | None:
+        """Why it failed, if it said so."""
+        report = self._read()
+        return report if isinstance(report, Failed) else None
+
+    @property
+    def commit(self) -> str:
+        """The commit of the files that it brought; empty when it did not say."""
+        report = self._read()
+        return report.commit if isinstance(report, Fetched) else ""
+
+    def _read(self) -> Report | None:
+        try:
+            return parse_report(self.report)
+        except ReportError:
+            return None
+
+
+def outcome_of(pod: Mapping[str, Any]) -> Outcome | None:
+    """How the pod of a Job ended; None while it runs. Of several containers the one that failed speaks, or the last."""
+    status = pod.get("status") or {}
+    if status.get("phase") not in ("Succeeded", "Failed"):
+        return None
+    metadata = pod["metadata"]
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    ends = [(container.get("state") or {}).get("terminated") or {} for container in containers]
+    failed = next((end for end in ends if end.get("exitCode")), None)
+    return Outcome(
+        digest=(metadata.get("annotations") or {}).get(MODEL_ANNOTATION, ""),
+        created=metadata.get("creationTimestamp") or "",
+        succeeded=status["phase"] == "Succeeded",
+        report=(failed or (ends[-1] if ends else {})).get("message") or "",
     )
 
 

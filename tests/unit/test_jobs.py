@@ -1,0 +1,246 @@
+"""Jobs that look at models and bring them: what their reports change, and what becomes of Jobs that fail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from vllm_operator import kinds
+from vllm_operator.errors import Blocked, Transient
+from vllm_operator.jobs import RETRY_SECONDS
+from vllm_operator.naming import JOB_LABEL, labels
+from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
+from world import COMMIT, KEY, World
+
+Object = dict[str, Any]
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+PRIVATE = {"source": "hf://acme/secret", "maxLength": 8192}
+SIZED = {"gpu": {"product": "NVIDIA-A100-SXM4-40GB"}, "sizing": {"mode": "Strict"}}
+INSPECTED = Inspected(COMMIT, LLAMA, 16_060_000_000)
+GATED = Failed(Reason.GATED, "acme/secret is gated: accept its licence")
+UNREACHABLE = Failed(Reason.HUB, "the hub does not answer")
+
+
+class Jobs(World):
+    """A world in which Jobs run when a test says so."""
+
+    def ask(self, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
+        super().ask(**{**SIZED, **spec})
+
+    def job(self, component: str) -> Object | None:
+        found = (body for (kind, name), body in self.api.objects.items() if kind == "Job" and f"-{component}-" in name)
+        return next(found, None)
+
+    def end(self, component: str, report: Report | None, *, last: bool = True, told: bool = True, ago: int = 0) -> None:
+        """A pod of the Job ends with a report; `last`: the Job with it, so many seconds ago."""
+        job = self.job(component)
+        assert job
+        template, name = job["spec"]["template"]["metadata"], job["metadata"]["name"]
+        failed = report is None or isinstance(report, Failed)
+        message = render_report(report) if report else ""
+        ended = {"exitCode": int(failed), "message": message}
+        pod = {
+            "metadata": {
+                "labels": {**labels("chat", component), JOB_LABEL: name},
+                "annotations": template["annotations"],
+                "creationTimestamp": f"2026-01-01T00:00:{self.api.version:02}Z",
+            },
+            "status": {
+                "phase": "Failed" if failed else "Succeeded",
+                "containerStatuses": [{"name": "model", "state": {"terminated": ended}}],
+            },
+        }
+        stored = self.api.store("Pod", f"{name}-{self.api.version}", pod)
+        if told:
+            self.listener.pod_seen("MODIFIED", stored)
+        if last:
+            when = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            condition = {"type": "Failed" if failed else "Complete", "status": "True", "lastTransitionTime": when}
+            self.happen(kinds.JOB, name, status={"conditions": [condition]})
+
+    def args(self) -> list[str]:
+        container = self.api.objects["Deployment", "chat"]["spec"]["template"]["spec"]["containers"][0]
+        args: list[str] = container["args"]
+        return args
+
+    def condition(self, kind: str) -> Object:
+        return next(one for one in self.status["conditions"] if one["type"] == kind)
+
+
+async def test_an_unknown_model_is_looked_at_before_anything_else() -> None:
+    world = Jobs(model=PRIVATE)
+    assert await world.reconcile() == ["apply ServiceAccount", "apply Job", "status"]
+    job = world.job("inspect")
+    assert job
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"][:4] == ["hf://acme/secret", "--revision", "main", "--inspect"]
+    assert world.ready() == "Inspecting"
+    assert world.condition("Stalled")["status"] == "False"
+    assert await world.reconcile() == [], "it waits in peace"
+
+
+async def test_what_the_job_reports_sizes_the_model_and_is_kept() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", INSPECTED)
+    await world.reconcile()
+    assert world.status["sizing"]["verdict"] == "Fits"
+    assert world.status["model"]["architecture"] == "LlamaForCausalLM"
+    assert world.status["model"]["inspected"]["source"] == "hf://acme/secret@main"
+    assert world.job("preload")
+    assert "delete Job" in await world.reconcile(), "once the status holds the report"
+    assert world.job("inspect") is None
+    assert world.status["sizing"]["verdict"] == "Fits"
+    assert await world.reconcile() == []
+
+
+async def test_another_source_is_looked_at_anew_and_what_runs_stays() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", INSPECTED)
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1))
+    await world.reconcile()
+    before = world.args()
+    world.ask(model={**PRIVATE, "revision": "v2"})
+    calls = await world.reconcile()
+    assert "apply Job" in calls
+    assert not any(call.startswith("delete") for call in calls)
+    assert world.args() == before
+    assert world.condition("ModelResolved")["reason"] == "Inspecting"
+
+
+async def test_a_report_that_the_watch_has_not_told_is_asked_for() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", INSPECTED, told=False)
+    await world.reconcile()
+    assert world.status["sizing"]["verdict"] == "Fits"
+
+
+@pytest.mark.parametrize("report", [None, Fetched(COMMIT, 1), Inspected("", {"hidden_size": "many"}, 1)])
+async def test_a_job_that_says_nothing_useful_is_no_guess(report: Report | None) -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", report)
+    await world.reconcile()
+    assert world.condition("ModelResolved")["status"] == "False"
+    assert world.condition("Stalled")["status"] == "True"
+    assert "spec.model.facts" in world.condition("Ready")["message"] or report is None
+    assert ("Deployment", "chat") not in world.api.objects
+
+
+async def test_a_refused_download_says_why_and_is_tried_anew_later() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", GATED)
+    result = await world.reconciler.reconcile(KEY)
+    assert 0 < (result.requeue_after or 0) <= RETRY_SECONDS
+    assert world.ready() == "ModelGated"
+    assert "accept its licence" in world.condition("ModelResolved")["message"]
+    assert world.condition("Stalled")["status"] == "True"
+    assert await world.reconcile() == []
+    job = world.job("inspect")
+    assert job
+    old = datetime.now(UTC) - timedelta(seconds=RETRY_SECONDS + 1)
+    failed = {"type": "Failed", "status": "True", "lastTransitionTime": old.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    world.happen(kinds.JOB, job["metadata"]["name"], status={"conditions": [failed]})
+    assert "delete Job" in await world.reconcile()
+    assert "apply Job" in await world.reconcile()
+
+
+async def test_an_attempt_that_is_followed_by_another_stalls_nothing() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", UNREACHABLE, last=False)
+    await world.reconcile()
+    assert world.ready() == "HubUnreachable"
+    assert world.condition("Reconciling")["status"] == "True"
+
+
+async def test_a_hub_that_does_not_answer_leaves_the_guess_for_good() -> None:
+    """GPU pods do not move because the hub is back."""
+    world = Jobs(model={"source": "hf://acme/secret-8b", "maxLength": 8192})
+    await world.reconcile()
+    world.end("inspect", UNREACHABLE)
+    await world.reconcile()
+    assert world.status["sizing"]["verdict"] == "Estimated"
+    assert "InspectFailed" in world.condition("Accepted")["message"]
+    assert "delete Job" in await world.reconcile()
+    assert world.job("inspect") is None
+    assert await world.reconcile() == []
+    assert world.status["sizing"]["verdict"] == "Estimated"
+
+
+async def test_servers_are_pinned_to_the_commit_that_was_brought() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1))
+    await world.reconcile()
+    assert world.args()[world.args().index("--revision") + 1] == COMMIT
+    assert world.status["model"]["commit"] == COMMIT
+    moved = Fetched(COMMIT[::-1], 1)
+    world.end("preload", moved)  # somebody deleted the Job, and the branch has moved on
+    assert await world.reconcile() == []
+    assert world.args()[world.args().index("--revision") + 1] == COMMIT, "GPU pods stay"
+
+
+async def test_pods_of_their_own_cache_get_one_commit() -> None:
+    world = Jobs(cache={"ephemeral": True})
+    await world.reconcile()
+    assert world.ready() == "Inspecting"
+    world.end("inspect", INSPECTED)
+    await world.reconcile()
+    assert world.args()[world.args().index("--revision") + 1] == COMMIT
+
+
+async def test_a_failed_download_speaks_with_its_own_words() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.end("preload", UNREACHABLE, last=False)
+    await world.reconcile()
+    assert world.ready() == "HubUnreachable"
+    assert world.condition("Stalled")["status"] == "False"
+    world.end("preload", Failed(Reason.SPACE, "16 GiB are missing: set cache.size"))
+    await world.reconcile()
+    assert world.ready() == "NoSpace"
+    assert world.condition("CacheReady")["message"].startswith("16 GiB are missing: set cache.size")
+    assert world.condition("Stalled")["status"] == "True"
+
+
+async def test_a_job_that_is_done_outlives_another_template() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1))
+    await world.reconcile()
+    job = world.job("preload")
+    assert job
+    before = job["spec"]["template"]
+    world.happen(kinds.JOB, job["metadata"]["name"], metadata={"labels": {}})  # drift, so that it is written again
+    world.reconciler._defaults = type(world.reconciler._defaults)(fetch_image="operator:v2")
+    assert "apply Job" in await world.reconcile()
+    after = world.job("preload")
+    assert after
+    assert after["spec"]["template"] == before
+
+
+async def test_a_job_that_is_stuck_gives_way() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.reconciler._defaults = type(world.reconciler._defaults)(fetch_image="operator:v2")
+    world.api.errors["apply Job"] = Blocked("Rejected", "field is immutable")
+    assert "delete Job" in await world.fail(Transient)
+    job = world.job("preload")
+    assert job is None
