@@ -16,12 +16,13 @@ from vllm_operator.kinds import Kind
 from vllm_operator.naming import INSTANCE, MANAGED_SELECTOR, child_name, resource_of
 
 MODEL = "hf://Qwen/Qwen2.5-7B-Instruct"
+COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
 HOLD = "localcluster.test/hold"
 CONVERGE_SECONDS = 60.0
 
-# Needs no GPU and no claim, and so is ready within a second.
+# Needs no GPU and no claim, and nothing to be looked at first, and so is ready within a second.
 _PLAIN: Manifest = {
-    "model": {"source": MODEL, "servedNames": ["qwen"], "maxLength": 8192},
+    "model": {"source": MODEL, "revision": COMMIT, "servedNames": ["qwen"], "maxLength": 8192},
     "gpu": {"count": 0},
     "cache": {"ephemeral": True},
 }
