@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "check VLLMDeployments in files, without a cluster",
     "render": "print the children of a VLLMDeployment as YAML, without a cluster",
     "diff": "show what applying a VLLMDeployment would change in the cluster",
+    "fetch": "bring a model into a cache that vLLM reads offline",
     "crd": "write or check the CustomResourceDefinition",
 }
 
