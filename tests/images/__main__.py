@@ -1,9 +1,9 @@
-"""python -m images vllm-venv | lock: what the images are made of."""
+"""python -m images vllm-venv | lock | archive: the images and what they are made of."""
 
 import argparse
 import sys
 
-from images import environment
+from images import environment, recipes
 
 
 def main() -> int:
@@ -12,9 +12,16 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("vllm-venv", help="print the folder of the virtual environment with vLLM, made if missing")
     commands.add_parser("lock", help="resolve vllm/requirements.in into its lock file")
+    archive = commands.add_parser(
+        "archive", help="write an image as a tar file for `docker load` or `ctr images import`"
+    )
+    archive.add_argument("image", choices=recipes.IMAGES)
+    archive.add_argument("file", type=argparse.FileType("wb"))
     options = parser.parse_args()
     if options.command == "lock":
         print(environment.lock_vllm())
+    elif options.command == "archive":
+        recipes.IMAGES[options.image]().write(options.file)
     else:
         print(environment.VLLM.ensure())
     return 0

@@ -43,14 +43,16 @@ class Tool:
 
     @property
     def version(self) -> str:
-        """The version of the program's module that go.mod requires, such as v1.36.3."""
+        """The version of the program's module that go.mod requires, such as v1.36.3; `own` for a program of ours."""
+        if not self.module:
+            return "own"
         return required_version(self.folder / "go.mod", self.module)
 
     @property
     def ldflags(self) -> str:
         """The linker flags: stripped, with the version symbols filled in."""
         version = self.version
-        major, minor, *_ = version.removeprefix("v").split(".")
+        major, minor, *_ = [*version.removeprefix("v").split("."), ""]
         symbols = [f"-X {s.format(version=version, major=major, minor=minor)}" for s in self.symbols]
         return " ".join([*STRIP, *symbols])
 
@@ -59,7 +61,7 @@ class Tool:
         """Twelve hex digits over everything that decides the binary: dependencies, package and flags."""
         parts = [self.package, self.ldflags, *BUILD_FLAGS, *(f"{k}={v}" for k, v in BUILD_ENV.items())]
         digest = hashlib.sha256("\0".join(parts).encode())
-        for name in ("go.mod", "go.sum"):
+        for name in ("go.mod", "go.sum", *(("main.go",) if self.package == "." else ())):
             digest.update((self.folder / name).read_bytes())
         return digest.hexdigest()[:12]
 
@@ -122,6 +124,8 @@ TOOLS: dict[str, Tool] = {
         _containerd("containerd-shim-runc-v2"),
         _containerd("ctr"),
         Tool(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok", module="sigs.k8s.io/kwok"),
+        Tool(name="coredns", package=".", module="github.com/coredns/coredns", go_module="coredns"),
+        Tool(name="pause", package=".", module="", go_module="pause"),
         Tool(
             name="helm",
             package="helm.sh/helm/v4/cmd/helm",
@@ -133,4 +137,4 @@ TOOLS: dict[str, Tool] = {
 }
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
-NODE = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")
+NODE = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns", "pause")
