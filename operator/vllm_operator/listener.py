@@ -10,9 +10,10 @@ from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of
 from vllm_operator.observed import Observed, marked_key
 from vllm_operator.sizing.tables import EMPTY, Tables
-from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, trouble_of
+from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address, trouble_of
 
 DELETED = "DELETED"
+SERVER = "server"
 # Children change in bursts (a rollout writes a status per pod): one pass sees them all.
 _COALESCE_SECONDS = 0.5
 
@@ -34,6 +35,8 @@ class Notes:
         self.observed = Observed()
         self.inventory = Inventory(tables)
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
+        self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
+        self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
         self._troubles: dict[Key, dict[tuple[str, str], PodTrouble]] = {}  # by component and pod
 
@@ -56,6 +59,25 @@ class Notes:
                 self._troubles.pop(key, None)
         return True
 
+    def address(self, key: Key) -> str:
+        """IP address of a server that was seen ready; empty when there is none."""
+        return self._addresses.get(key, ("", ""))[1]
+
+    def see_address(self, key: Key, pod: str, address: str) -> None:
+        """Take note that a server is ready at an address, or with none that it is not."""
+        if address:
+            self._addresses[key] = (pod, address)
+        elif self._addresses.get(key, ("", ""))[0] == pod:
+            del self._addresses[key]
+
+    def see_page(self, key: Key, page: str) -> None:
+        """Keep a page of metrics for the next pass."""
+        self._pages[key] = page
+
+    def take_page(self, key: Key) -> str:
+        """The page of metrics that came since the last pass, if one did."""
+        return self._pages.pop(key, "")
+
     def outcome(self, key: Key, what: str) -> Outcome | None:
         """How the Job for a digest ended: a success if there was one, else the latest attempt."""
         found = [one for one in self._outcomes.get(key, {}).values() if one.digest == what]
@@ -76,6 +98,8 @@ class Notes:
         """The resource is gone; what is left of its children is the garbage collector's."""
         self.resources.pop(key, None)
         self._outcomes.pop(key, None)
+        self._addresses.pop(key, None)
+        self._pages.pop(key, None)
         self._troubles.pop(key, None)
 
 
@@ -120,6 +144,9 @@ class Listener:
         trouble = None if event == DELETED or "deletionTimestamp" in metadata else trouble_of((body,))
         component = metadata["labels"].get(COMPONENT, "")
         news = self._notes.see_pod(key, (component, metadata["name"]), trouble)
+        if component == SERVER:
+            gone = event == DELETED or "deletionTimestamp" in metadata
+            self._notes.see_address(key, metadata["name"], "" if gone else ready_address(body))
         if JOB_LABEL in metadata["labels"]:
             ended = None if event == DELETED else outcome_of(body)
             news |= self._notes.see_outcome(key, metadata["name"], ended)

@@ -16,6 +16,7 @@ from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
 from vllm_operator.api.spec import Spec
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, Transient
+from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import Jobs, retry_in
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
@@ -72,10 +73,22 @@ class Reconciler:
         self._events = events
         self._notes = Notes(defaults.tables)
         self._jobs = Jobs(cluster, self._notes)
+        self._gauge: Gauge | None = None
 
     def listener(self, queue: Queue) -> Listener:
-        """What feeds the notes from the watch."""
+        """What feeds the notes from the watch, and has servers measured meanwhile."""
+
+        def found(key: Key, page: str) -> None:
+            self._notes.see_page(key, page)
+            queue.add(key)
+
+        self._gauge = Gauge(found)
         return Listener(self._notes, queue)
+
+    async def close(self) -> None:
+        """End what runs beside the passes."""
+        if self._gauge:
+            await self._gauge.close()
 
     async def start(self) -> None:
         """Learn the GPU nodes before the first pass: a choice among half of them would be wrong."""
@@ -99,7 +112,7 @@ class Reconciler:
         """One pass. Raises Gone when the resource is not there, Blocked and Transient when another pass is needed."""
         body = await self._cluster.get(kinds.RESOURCE, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self._notes.forget(key)
+            self._forget(key)
             raise Gone(str(key))
         try:
             resource = parse(body)
@@ -114,6 +127,11 @@ class Reconciler:
             if plan.waiting is None:  # else the plan holds a part only
                 await self._prune(done)
         return await self._finish(done, body)
+
+    def _forget(self, key: Key) -> None:
+        self._notes.forget(key)
+        if self._gauge:
+            self._gauge.forget(key)
 
     async def plan_for(self, key: Key, resource: Resource, body: Object) -> Plan:
         """The plan of a resource, given what the cluster holds now; `body` is the live resource, for its status."""
@@ -298,12 +316,14 @@ class Reconciler:
             withheld=done.withheld,
             errors=tuple(done.errors),
             notes=tuple(done.notes),
+            metrics=self._notes.take_page(done.key),
         )
 
     async def _finish(self, done: _Pass, body: Object) -> Result:
         previous = body.get("status") or {}
         seen = self._observation(done)
         status = make_status(seen, previous, _now())
+        self._measure(done, seen, status)
         if await self._write_status(done.key, body, status):
             done.writes += 1
             # Only when the status moved, so that a restart repeats nothing.
@@ -314,6 +334,13 @@ class Reconciler:
         if done.errors:
             raise Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
         return Result(done.writes, ready=status["phase"] == "Ready", requeue_after=done.requeue_after)
+
+    def _measure(self, done: _Pass, seen: Observation, status: Object) -> None:
+        """Have the metrics of a server read where the status does not say yet what vLLM made of its memory."""
+        address, sizing = self._notes.address(done.key), status.get("sizing") or {}
+        own = done.plan.resource.spec.engine.command
+        if self._gauge and address and seen.rollout.complete and sizing and "measured" not in sizing and not own:
+            self._gauge.ask(done.key, address)
 
     async def _write_status(self, key: Key, body: Object, status: Object) -> bool:
         """Write a status that differs from the live one; true when it did."""

@@ -64,6 +64,9 @@ class Toy:
     def listener(self, queue: WorkQueue[Key]) -> Listener:
         return Ear(queue, self.heard)
 
+    async def close(self) -> None:
+        pass
+
     async def resync(self, queue: WorkQueue[Key]) -> None:
         self.resyncs += 1
         queue.add(Key("resync", str(self.resyncs)))

@@ -45,6 +45,9 @@ class Reconciler(workers.Reconciler, Protocol):
     async def resync(self, queue: WorkQueue[Key]) -> None:
         """Heal what the watch missed, and look at every resource."""
 
+    async def close(self) -> None:
+        """End what runs beside the passes."""
+
 
 Make = Callable[[Cluster, Defaults, Recorder, str | None], Reconciler]
 
@@ -131,6 +134,7 @@ class _Process:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         drained = await working.drain(DRAIN_SECONDS)
+        await self.reconciler.close()
         log.info("stopped" if drained else "stopped; passes that were still running were cut short")
         return code
 

@@ -36,6 +36,11 @@ class Rollout:
     deadline_exceeded: str = ""  # message of Progressing=False/ProgressDeadlineExceeded
 
     @property
+    def tried(self) -> bool:
+        """Whether there are pods of the latest template: what others say is out of date."""
+        return self.current and self.updated > 0
+
+    @property
     def complete(self) -> bool:
         """Whether every replica runs the latest template and is available, and no old one is left."""
         counts = (self.updated, self.existing, self.available)
@@ -183,32 +188,19 @@ def scaling_of(live: Mapping[str, Any] | None) -> Scaling:
     return Scaling(exists=True)
 
 
+def ready_address(pod: Mapping[str, Any]) -> str:
+    """IP address of a pod that is ready; empty for any other."""
+    ready = _by_type(pod).get("Ready", {}).get("status") == "True"
+    return ((pod.get("status") or {}).get("podIP") or "") if ready else ""
+
+
 @dataclass(frozen=True, slots=True)
 class PodTrouble:
-    """Why a pod does not serve: one word and a sentence."""
+    """Why a pod does not serve: one word, sentences that say what to do, and whether waiting will not help."""
 
     reason: str
     message: str
-
-
-def _waiting(pod: Mapping[str, Any]) -> PodTrouble | None:
-    status = pod.get("status") or {}
-    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            last = ((container.get("lastState") or {}).get("terminated") or {}).get("reason", "")
-            ended = f" (last end: {last})" if last else ""
-            return PodTrouble(waiting["reason"], f"{container['name']}: {waiting.get('message', '')}{ended}".strip())
-    return None
-
-
-def trouble_of(pods: tuple[Mapping[str, Any], ...]) -> PodTrouble | None:
-    """The first pod's trouble: not schedulable before not starting."""
-    for pod in pods:
-        scheduled = _by_type(pod).get("PodScheduled", {})
-        if scheduled.get("status") == "False":
-            return PodTrouble(scheduled.get("reason", "Unschedulable"), scheduled.get("message", ""))
-    return next((trouble for pod in pods if (trouble := _waiting(pod))), None)
+    stalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
