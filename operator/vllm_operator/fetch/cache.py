@@ -6,9 +6,10 @@ Links are made when all blobs are there, the configuration last: a snapshot that
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from contextlib import suppress
+import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,9 @@ from vllm_operator.report import Reason
 RESERVE = 2**26
 """Bytes that stay free: links, locks and folders need some."""
 
+SMALL = 2**24
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -85,16 +89,24 @@ class Cache:
             _write(self.folder / "refs" / revision, commit)
 
     def _show(self, file: File, commit: str) -> None:
-        """Link to the blob; on a file system without links, move it, as huggingface_hub does."""
+        """Link to the blob; on a file system without links, move it, as huggingface_hub does.
+
+        Small files are copied there: more than one name may have the same content.
+        """
         link, blob = self.link(file, commit), self.blob(file)
         link.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            link.unlink()
-        with suppress(FileExistsError):  # another fetch was quicker
-            try:
-                link.symlink_to(os.path.relpath(blob, link.parent))
-            except PermissionError:
+        link.unlink(missing_ok=True)
+        try:
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        except FileExistsError:  # another fetch was quicker
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if file.size > SMALL:
                 blob.replace(link)
+            else:
+                shutil.copyfile(blob, link)
 
 
 def check(files: tuple[File, ...], commit: str, revision: str) -> None:

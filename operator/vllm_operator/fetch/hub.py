@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, validate_repo_id
 
+from vllm_operator.fetch.content import check_size
 from vllm_operator.fetch.failures import FetchError, Request, explain
 from vllm_operator.fetch.selection import File
 from vllm_operator.report import Reason
@@ -96,12 +97,18 @@ class Hub:
         ]
 
     def read(self, file: File, commit: str) -> bytes:
-        """The content of a small file. Raises FetchError."""
+        """The content of a small file. Raises FetchError, and ValueError for a file that is not small."""
+        check_size(file.size)
         return self._explained(lambda: _persistently(lambda: self._read(file, commit)))
 
     def _read(self, file: File, commit: str) -> bytes:
+        content = bytearray()
         with self.stream(file, commit, 0) as (_, chunks):
-            return b"".join(chunks)
+            for chunk in chunks:
+                content += chunk
+                if len(content) > file.size:
+                    raise httpx2.RemoteProtocolError(f"{file.path} is longer than the hub lists")
+        return bytes(content)
 
     @contextmanager
     def stream(self, file: File, commit: str, first: int) -> Iterator[tuple[int, Iterator[bytes]]]:

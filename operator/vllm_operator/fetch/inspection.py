@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vllm_operator.fetch.choice import Read, choose
 from vllm_operator.fetch.content import check_size, parse_object
 from vllm_operator.fetch.failures import FetchError
 from vllm_operator.fetch.hub import Hub
-from vllm_operator.fetch.model import by_index, choose, look_up
+from vllm_operator.fetch.model import look_up
 from vllm_operator.fetch.reduction import reduced
-from vllm_operator.fetch.selection import File, Patterns, Selection, index_of, select
+from vllm_operator.fetch.selection import File, Patterns
 from vllm_operator.report import Inspected, Reason
 from vllm_operator.sizing.source import MODELOPT, is_modelopt
 
@@ -26,8 +27,12 @@ def inspect(hub: Hub, patterns: Patterns) -> Inspected:
     """What a repository holds. Raises FetchError."""
     listing = look_up(hub)
     files = {file.path: file for file in listing.files}
-    config = _config(hub.repository, files, lambda file: hub.read(file, listing.commit))
-    selection = choose(hub, listing, patterns)
+
+    def read(file: File) -> bytes:
+        return hub.read(file, listing.commit)
+
+    config = _config(hub.repository, files, read)
+    selection = choose(listing.files, patterns, read, hub.repository)
     return Inspected(listing.commit, config, selection.weight_bytes)
 
 
@@ -36,22 +41,16 @@ def inspect_folder(folder: Path, patterns: Patterns) -> Inspected:
     if not folder.is_dir():
         raise FetchError(Reason.MODEL, f"{folder} is no folder: check the path in the claim.")
     files = {file.path: file for file in _files(folder)}
-    config = _config(str(folder), files, lambda file: _read(folder, file))
-    selection = select(files.values(), patterns)
-    index = index_of(selection)
-    if index:
-        selection = by_index(selection, _read(folder, index), str(folder), index.path)
-    return Inspected("", config, _some_weights(selection, folder).weight_bytes)
+
+    def read(file: File) -> bytes:
+        return _read(folder / file.path)
+
+    config = _config(str(folder), files, read)
+    selection = choose(files.values(), patterns, read, str(folder))
+    return Inspected("", config, selection.weight_bytes)
 
 
-def _some_weights(selection: Selection, folder: Path) -> Selection:
-    if not selection.weights:
-        message = f"{folder} has no weights that vLLM loads (.safetensors, .bin, .pt, .gguf): check the path."
-        raise FetchError(Reason.WEIGHTS, message)
-    return selection
-
-
-def _config(name: str, files: Mapping[str, File], read: Callable[[File], bytes]) -> Mapping[str, Any]:
+def _config(name: str, files: Mapping[str, File], read: Read) -> Mapping[str, Any]:
     """The reduced config, with the quantisation that ModelOpt writes beside it, as vLLM reads it."""
     if CONFIG not in files:
         raise FetchError(Reason.CONFIG_MISSING, f"{name} has no {CONFIG}: {BY_HAND}.")
@@ -64,7 +63,7 @@ def _config(name: str, files: Mapping[str, File], read: Callable[[File], bytes])
     return reduced(config)
 
 
-def _object(name: str, file: File, read: Callable[[File], bytes]) -> Mapping[str, Any]:
+def _object(name: str, file: File, read: Read) -> Mapping[str, Any]:
     try:
         check_size(file.size)
         return parse_object(read(file))
@@ -86,11 +85,11 @@ def _files(folder: Path) -> list[File]:
     return found
 
 
-def _read(folder: Path, file: File) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        return (folder / file.path).read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise _unreadable(folder / file.path, error) from error
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: OSError) -> FetchError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from vllm_operator.report import progress_line
@@ -24,7 +24,8 @@ def shown(stream: TextIO, arrived: Callable[[], int], total: int) -> Iterator[No
     start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
 
     def say() -> None:
-        print(f"{start}{progress_line(arrived(), total)}", end=end, file=stream, flush=True)
+        with suppress(BrokenPipeError):  # nobody reads it; whoever prints the result hears of it
+            print(f"{start}{progress_line(arrived(), total)}", end=end, file=stream, flush=True)
 
     def repeat() -> None:
         while not ended.wait(TERMINAL_SECONDS if terminal else LOG_SECONDS):

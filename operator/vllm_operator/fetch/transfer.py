@@ -185,6 +185,8 @@ class Transfer:
             for chunk in chunks:
                 self._check()
                 partial.append(chunk)
+                if partial.length > partial.file.size:
+                    break
         if partial.length == before:
             raise httpx2.RemoteProtocolError("it sent nothing")
 
