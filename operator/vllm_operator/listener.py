@@ -9,8 +9,9 @@ from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of
 from vllm_operator.observed import Observed, marked_key
+from vllm_operator.pods import Pods
 from vllm_operator.sizing.tables import EMPTY, Tables
-from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address, trouble_of
+from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address
 
 DELETED = "DELETED"
 SERVER = "server"
@@ -34,30 +35,15 @@ class Notes:
     def __init__(self, tables: Tables = EMPTY) -> None:
         self.observed = Observed()
         self.inventory = Inventory(tables)
+        self.pods = Pods()
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
         self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
-        self._troubles: dict[Key, dict[tuple[str, str], PodTrouble]] = {}  # by component and pod
 
     def trouble(self, key: Key, component: str) -> PodTrouble | None:
-        """Why a pod of a component does not start: the first by name, so that the answer is stable."""
-        found = self._troubles.get(key, {})
-        first = min((pod for pod in found if pod[0] == component), default=None)
-        return found[first] if first else None
-
-    def see_pod(self, key: Key, pod: tuple[str, str], trouble: PodTrouble | None) -> bool:
-        """Take note of the trouble of a pod (component, name), or that it has none; true when that is news."""
-        known = self._troubles.get(key, {})
-        if known.get(pod) == trouble:
-            return False
-        if trouble:
-            self._troubles.setdefault(key, {})[pod] = trouble
-        else:
-            known.pop(pod, None)
-            if not known:
-                self._troubles.pop(key, None)
-        return True
+        """Why pods of a component do not serve."""
+        return self.pods.trouble(key, component)
 
     def address(self, key: Key) -> str:
         """IP address of a server that was seen ready; empty when there is none."""
@@ -100,7 +86,7 @@ class Notes:
         self._outcomes.pop(key, None)
         self._addresses.pop(key, None)
         self._pages.pop(key, None)
-        self._troubles.pop(key, None)
+        self.pods.forget(key)
 
 
 class Listener:
@@ -141,9 +127,8 @@ class Listener:
         if name is None:
             return
         key = Key(metadata["namespace"], name)
-        trouble = None if event == DELETED or "deletionTimestamp" in metadata else trouble_of((body,))
         component = metadata["labels"].get(COMPONENT, "")
-        news = self._notes.see_pod(key, (component, metadata["name"]), trouble)
+        news = self._notes.pods.see(key, body, gone=event == DELETED)
         if component == SERVER:
             gone = event == DELETED or "deletionTimestamp" in metadata
             self._notes.see_address(key, metadata["name"], "" if gone else ready_address(body))

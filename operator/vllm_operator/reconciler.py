@@ -15,6 +15,7 @@ from typing import Any
 from vllm_operator import kinds
 from vllm_operator.api.parse import Resource, parse
 from vllm_operator.api.spec import Spec
+from vllm_operator.diagnose import Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, Transient
 from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import Jobs, retry_in
@@ -73,6 +74,7 @@ class Reconciler:
         self._events = events
         self._notes = Notes(defaults.tables)
         self._jobs = Jobs(cluster, self._notes)
+        self._diagnostician = Diagnostician(cluster, self._notes.pods)
         self._gauge: Gauge | None = None
 
     def listener(self, queue: Queue) -> Listener:
@@ -105,6 +107,7 @@ class Reconciler:
             there = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
             for key, ref in self._notes.observed.missing_from(kind, there):
                 self._notes.observed.forget(key, ref)
+        await self._diagnostician.resync(self._namespace)
         for key in tuple(self._notes.resources):
             queue.add(key)
 
@@ -321,6 +324,7 @@ class Reconciler:
 
     async def _finish(self, done: _Pass, body: Object) -> Result:
         previous = body.get("status") or {}
+        done.requeue_after = earlier(done.requeue_after, await self._diagnostician.examine(done.key))
         seen = self._observation(done)
         status = make_status(seen, previous, _now())
         self._measure(done, seen, status)

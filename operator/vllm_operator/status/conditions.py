@@ -12,7 +12,7 @@ from vllm_operator.api.status import ConditionType
 from vllm_operator.plan.cache import has_cache, preloads
 from vllm_operator.plan.types import Plan
 from vllm_operator.sizing.types import ParameterCount
-from vllm_operator.status.observation import Observation
+from vllm_operator.status.observation import Observation, PodTrouble
 
 MAX_MESSAGE = 4096
 AGAIN = " (tried again every 5 minutes, and at once when the Job is deleted)"
@@ -117,8 +117,8 @@ def _available(seen: Observation) -> Finding:
         return _no(kind, _rest(seen), "there are no replicas, as asked")
     if rollout.available > 0:
         return _yes(kind, "Available", f"{rollout.available} of {rollout.wanted} replicas are available")
-    if seen.trouble:
-        return _no(kind, seen.trouble.reason, seen.trouble.message)
+    if trouble := _trouble(seen):
+        return _no(kind, trouble.reason, trouble.message)
     return _no(kind, "Preloading" if seen.withheld else "Starting", _progress(seen))
 
 
@@ -154,6 +154,18 @@ def _standstill(plan: Plan) -> tuple[str, str] | None:
     return (waiting.reason, f"{waiting.message}{AGAIN}") if waiting and waiting.final else None
 
 
+def pod_trouble(seen: Observation) -> PodTrouble | None:
+    """What keeps the pods from starting that matter now: the servers', or those that bring what servers wait for."""
+    if seen.plan.waiting or (seen.rollout.complete and not seen.withheld):
+        return None
+    return seen.preload_trouble if seen.withheld else _trouble(seen)
+
+
+def _trouble(seen: Observation) -> PodTrouble | None:
+    """The servers' trouble, unless only pods of an older template can have told it."""
+    return seen.trouble if seen.rollout.tried else None
+
+
 def obstacle(seen: Observation) -> tuple[str, str, bool] | None:
     """What keeps it from being ready beside the ordinary course: reason, message, and whether waiting helps."""
     if standstill := _standstill(seen.plan):
@@ -164,12 +176,20 @@ def obstacle(seen: Observation) -> tuple[str, str, bool] | None:
         return worst.reason, f"{worst.what}: {worst.message}{others}", not worst.final
     if seen.preload.failure and seen.withheld:
         return seen.preload.reason, f"{seen.preload.failure}{AGAIN}", seen.preload.passing
-    if seen.rollout.deadline_exceeded:
-        why = f"{seen.trouble.reason}: {seen.trouble.message}" if seen.trouble else seen.rollout.deadline_exceeded
+    return _rollout_obstacle(seen)
+
+
+def _rollout_obstacle(seen: Observation) -> tuple[str, str, bool] | None:
+    """As `obstacle`, of pods that exist or cannot be made."""
+    trouble, rollout = pod_trouble(seen), seen.rollout
+    if trouble and trouble.stalled:
+        return trouble.reason, trouble.message, False
+    if rollout.deadline_exceeded:
+        why = f"{trouble.reason}: {trouble.message}" if trouble else rollout.deadline_exceeded
         return "ProgressDeadlineExceeded", why, False
-    if seen.rollout.failure:
-        reason = "QuotaExceeded" if "exceeded quota" in seen.rollout.failure else "ReplicaFailure"
-        return reason, seen.rollout.failure, True
+    if rollout.failure:
+        reason = "QuotaExceeded" if "exceeded quota" in rollout.failure else "ReplicaFailure"
+        return reason, rollout.failure, True
     return None
 
 
@@ -182,7 +202,7 @@ def _ready(seen: Observation) -> Finding:
     if seen.withheld:
         return _no(kind, *_preload_progress(seen))
     if not seen.rollout.complete:
-        trouble = seen.trouble
+        trouble = _trouble(seen)
         reason = trouble.reason if trouble else "Updating" if seen.rollout.available else "Starting"
         return _no(kind, reason, trouble.message if trouble else _progress(seen))
     if seen.rollout.wanted == 0:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vllm_operator.sizing.measured import drift, parse
-from vllm_operator.status.conditions import obstacle
+from vllm_operator.status.conditions import obstacle, pod_trouble
 from vllm_operator.status.observation import Observation
 
 
@@ -34,6 +34,8 @@ def notices(seen: Observation, previous: Mapping[str, Any], status: Mapping[str,
     ready = _ready(status)
     if (found := obstacle(seen)) and not seen.errors:
         yield Notice("Warning", found[0], found[1])
+    elif trouble := pod_trouble(seen):
+        yield Notice("Warning", trouble.reason, trouble.message)
     elif ready["status"] == "True" and _ready(previous).get("status") != "True":
         yield Notice("Normal", "Ready", ready["message"])
 
