@@ -11,7 +11,8 @@ export VLLM_OPERATOR_CACHE := $(CACHE)
 VENV := $(CACHE)/venv-$(shell { cat requirements/dev.txt; $(PYTHON) -VV; } 2>/dev/null | sha256sum | cut -c1-12)
 BIN := $(VENV)/bin
 export PYTHONPATH := operator:tests
-export PYTHONDONTWRITEBYTECODE := 1
+# Compiled once, and never into the source tree.
+export PYTHONPYCACHEPREFIX := $(CACHE)/pycache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'

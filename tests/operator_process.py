@@ -35,7 +35,7 @@ _PORTS = range(30000, 32000)
 
 def manifests() -> list[dict[str, Any]]:
     """Return every object of install.yaml."""
-    return list(yaml.safe_load_all(INSTALL.read_text()))
+    return list(yaml.load_all(INSTALL.read_text(), yaml.CSafeLoader))
 
 
 def install(kubectl: Kubectl) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from vllm_operator.__main__ import main
 from vllm_operator.api.parse import parse
 from vllm_operator.config import load
 from vllm_operator.errors import UsageError
@@ -91,14 +90,14 @@ def test_label_of_unknown_product_is_corrected_once() -> None:
     assert inventory.offers()[0].gpu.memory_gib == 48 - 0.75
 
 
-def test_wrong_row_is_told_and_the_others_count(tmp_path: Path) -> None:
+def test_wrong_row_is_told_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "tables.yaml"
     path.write_text(TABLES)
-    command = [sys.executable, "-m", "vllm_operator", "validate", str(ROOT / "manifests" / "samples" / "any-gpu.yaml")]
-    environment = {"PYTHONPATH": str(ROOT / "operator"), "VLLM_OPERATOR_TABLES": str(path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert "line 5: gpus.Odd-GPU.memoryGiB: 'lots'" in done.stderr
+    monkeypatch.setenv("VLLM_OPERATOR_TABLES", str(path))
+    assert main(["validate", str(ROOT / "manifests" / "samples" / "any-gpu.yaml")]) == 0
+    assert "line 5: gpus.Odd-GPU.memoryGiB: 'lots'" in capsys.readouterr().err
 
 
 def test_missing_file_is_one_sentence() -> None:
