@@ -10,7 +10,7 @@ import pytest
 
 from planning import UID, spec_of
 from vllm_operator import kinds
-from vllm_operator.errors import OperatorError
+from vllm_operator.errors import Gone, OperatorError
 from vllm_operator.kinds import BY_NAME, Kind
 from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, Key
 from vllm_operator.plan.types import Defaults
@@ -32,6 +32,7 @@ class FakeApi:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     errors: dict[str, OperatorError] = field(default_factory=dict)
+    logs: dict[tuple[str, str, bool], str] = field(default_factory=dict)  # by pod, container and previous
     version: int = 0
 
     def store(self, kind: str, name: str, body: Object, *, uid: str = "") -> Object:
@@ -57,6 +58,19 @@ class FakeApi:
 
     async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
         raise AssertionError(f"{kind} {selector} {namespace}: nothing here resyncs")
+
+    async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        assert namespace == "team-a"
+        assert lines
+        if (pod, container, previous) not in self.logs:
+            raise Gone(pod)
+        return self.logs[pod, container, previous]
+
+    async def pod_events(self, namespace: str, uid: str) -> Objects:
+        assert namespace == "team-a"
+        return [
+            body for (kind, _), body in self.objects.items() if kind == "Event" and body["involvedObject"]["uid"] == uid
+        ]
 
     async def serves(self, kind: Kind) -> bool:
         return not kind.optional

@@ -10,16 +10,19 @@ from typing import Any
 from vllm_operator import kinds
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.source import identity
-from vllm_operator.errors import Blocked, Transient
+from vllm_operator.errors import Blocked, OperatorError, Transient
 from vllm_operator.listener import Notes
 from vllm_operator.naming import JOB_LABEL, MODEL_ANNOTATION, Key
 from vllm_operator.observed import Live
-from vllm_operator.plan.cache import model_digest
+from vllm_operator.plan.cache import MODEL_STEP, model_digest
 from vllm_operator.plan.inspection import inspect_digest, read
 from vllm_operator.plan.types import Inspection
 from vllm_operator.ports import Api, Object
+from vllm_operator.report import parse_progress
 from vllm_operator.status.observation import Outcome, is_finished, outcome_of, preload_of
 
+PROGRESS_SECONDS = 15.0  # between two looks at how far a download is
+_LINES = 5
 RETRY_SECONDS = 300  # between two attempts at a Job that has failed for good
 
 
@@ -53,6 +56,18 @@ class Jobs:
         """The commit of the files that the preload Job brought; empty when it did not say."""
         outcome = self._notes.outcome(key, model_digest(spec))
         return outcome.commit if outcome else ""
+
+    async def progress(self, key: Key) -> str | None:
+        """How far the download of the model is, by the last lines of its log; None while nothing downloads it."""
+        pod = self._notes.loading(key)
+        if not pod:
+            return None
+        try:
+            log = await self._cluster.pod_log(key.namespace, pod, MODEL_STEP, previous=False, lines=_LINES)
+        except OperatorError:  # a figure that is missing is no reason to fail
+            return ""
+        found = parse_progress(log)
+        return f"{found.done:g} of {found.total:g} GiB are downloaded ({found.percent} %)" if found else ""
 
     def inspection(self, key: Key, spec: Spec, status: Mapping[str, Any]) -> Inspection | None:
         """What is known of the source: what the status keeps, or what a Job has reported since."""

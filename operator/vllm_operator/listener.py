@@ -9,9 +9,11 @@ from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of
 from vllm_operator.observed import Observed, marked_key
+from vllm_operator.plan.cache import COMPONENT as PRELOAD
+from vllm_operator.plan.cache import MODEL_STEP
 from vllm_operator.pods import Pods
 from vllm_operator.sizing.tables import EMPTY, Tables
-from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address
+from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address, runs
 
 DELETED = "DELETED"
 SERVER = "server"
@@ -39,6 +41,7 @@ class Notes:
         self.resources: dict[Key, int] = {}  # resource version that the last pass knew
         self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
+        self._loading: dict[Key, str] = {}  # the pod that downloads the model
         self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
 
     def trouble(self, key: Key, component: str) -> PodTrouble | None:
@@ -64,6 +67,17 @@ class Notes:
         """The page of metrics that came since the last pass, if one did."""
         return self._pages.pop(key, "")
 
+    def loading(self, key: Key) -> str:
+        """The pod that downloads the model at this moment; empty when there is none."""
+        return self._loading.get(key, "")
+
+    def see_loading(self, key: Key, pod: str, *, loads: bool) -> None:
+        """Take note of whether a pod downloads the model."""
+        if loads:
+            self._loading[key] = pod
+        elif self._loading.get(key) == pod:
+            del self._loading[key]
+
     def outcome(self, key: Key, what: str) -> Outcome | None:
         """How the Job for a digest ended: a success if there was one, else the latest attempt."""
         found = [one for one in self._outcomes.get(key, {}).values() if one.digest == what]
@@ -85,6 +99,7 @@ class Notes:
         self.resources.pop(key, None)
         self._outcomes.pop(key, None)
         self._addresses.pop(key, None)
+        self._loading.pop(key, None)
         self._pages.pop(key, None)
         self.pods.forget(key)
 
@@ -134,6 +149,8 @@ class Listener:
             self._notes.see_address(key, metadata["name"], "" if gone else ready_address(body))
         if JOB_LABEL in metadata["labels"]:
             ended = None if event == DELETED else outcome_of(body)
+            loads = event != DELETED and component == PRELOAD and runs(body, MODEL_STEP)
+            self._notes.see_loading(key, metadata["name"], loads=loads)
             news |= self._notes.see_outcome(key, metadata["name"], ended)
         if news:
             self._queue.add_after(key, _COALESCE_SECONDS)

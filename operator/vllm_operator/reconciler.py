@@ -18,7 +18,7 @@ from vllm_operator.api.spec import Spec
 from vllm_operator.diagnose import Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, Transient
 from vllm_operator.gauge import Gauge
-from vllm_operator.jobs import Jobs, retry_in
+from vllm_operator.jobs import PROGRESS_SECONDS, Jobs, retry_in
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import HANDOVER_MANAGER, MANAGED_SELECTOR, Key, child_name
@@ -62,6 +62,7 @@ class _Pass:
     notes: list[str] = field(default_factory=list)
     failure: Transient | None = None
     requeue_after: float | None = None
+    progress: str = ""  # of the download
 
 
 class Reconciler:
@@ -311,6 +312,7 @@ class Reconciler:
             preload=preload_of(
                 self._body(done, kinds.JOB, PRELOAD),
                 self._notes.outcome(done.key, done.plan.model_digest),
+                done.progress,
             ),
             scaling=scaling_of(self._body(done, kinds.AUTOSCALER)),
             claim_phase=(claim.get("status") or {}).get("phase", ""),
@@ -324,6 +326,8 @@ class Reconciler:
 
     async def _finish(self, done: _Pass, body: Object) -> Result:
         previous = body.get("status") or {}
+        if done.withheld and (progress := await self._jobs.progress(done.key)) is not None:
+            done.progress, done.requeue_after = progress, PROGRESS_SECONDS
         done.requeue_after = earlier(done.requeue_after, await self._diagnostician.examine(done.key))
         seen = self._observation(done)
         status = make_status(seen, previous, _now())

@@ -9,8 +9,8 @@ import pytest
 
 from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
-from vllm_operator.jobs import RETRY_SECONDS
-from vllm_operator.naming import JOB_LABEL, labels
+from vllm_operator.jobs import PROGRESS_SECONDS, RETRY_SECONDS
+from vllm_operator.naming import JOB_LABEL, RESOURCE_ANNOTATION, labels
 from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
 from world import COMMIT, KEY, World
 
@@ -218,6 +218,27 @@ async def test_a_failed_download_speaks_with_its_own_words() -> None:
     assert world.ready() == "NoSpace"
     assert world.condition("CacheReady")["message"].startswith("16 GiB are missing: set cache.size")
     assert world.condition("Stalled")["status"] == "True"
+
+
+async def test_a_download_says_how_far_it_is() -> None:
+    world = Jobs()
+    await world.reconcile()
+    job = world.job("preload")
+    assert job
+    name = job["metadata"]["name"]
+    pod = {
+        "metadata": {
+            "labels": {**labels("chat", "preload"), JOB_LABEL: name},
+            "annotations": {RESOURCE_ANNOTATION: "chat"},
+        },
+        "status": {"phase": "Running", "containerStatuses": [{"name": "model", "state": {"running": {}}}]},
+    }
+    world.listener.pod_seen("ADDED", world.api.store("Pod", "p1", pod))
+    assert (await world.reconciler.reconcile(KEY)).requeue_after == PROGRESS_SECONDS, "no line yet"
+    world.api.logs["p1", "model", False] = "fetched 0.1 of 15.3 GiB (1 %)\nfetched 1.2 of 15.3 GiB (8 %)\n"
+    assert (await world.reconciler.reconcile(KEY)).requeue_after == PROGRESS_SECONDS
+    assert world.condition("CacheReady")["message"] == "1.2 of 15.3 GiB are downloaded (8 %)"
+    assert await world.reconcile() == []
 
 
 async def test_a_job_that_is_done_outlives_another_template() -> None:

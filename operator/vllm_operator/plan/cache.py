@@ -18,6 +18,7 @@ from vllm_operator.plan.fetching import Errand, Step, job
 from vllm_operator.plan.types import Child, Defaults, LiveClaim
 
 COMPONENT = "preload"
+MODEL_STEP = "model"  # the container that downloads the model itself, after adapters and a draft model
 GIB = 2**30
 _COMPILED = 10 * GIB  # compiled kernels of a few images and GPU types
 _ADAPTER = 2 * GIB
@@ -116,7 +117,7 @@ def downloads(spec: Spec) -> list[Step]:
         found.append(_step("draft", spec.engine.speculative.model))
     adapters = spec.engine.lora.adapters if spec.engine.lora else ()
     found += [_step(f"adapter-{index}", one.source) for index, one in enumerate(adapters)]
-    return [*found, _step("model", spec.model.source, spec.model.revision, spec.model.files)]
+    return [*found, _step(MODEL_STEP, spec.model.source, spec.model.revision, spec.model.files)]
 
 
 def model_digest(spec: Spec) -> str:

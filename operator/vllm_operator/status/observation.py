@@ -188,6 +188,12 @@ def scaling_of(live: Mapping[str, Any] | None) -> Scaling:
     return Scaling(exists=True)
 
 
+def runs(pod: Mapping[str, Any], container: str) -> bool:
+    """Whether a container of a pod runs."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any(one.get("name") == container and "running" in (one.get("state") or {}) for one in statuses)
+
+
 def ready_address(pod: Mapping[str, Any]) -> str:
     """IP address of a pod that is ready; empty for any other."""
     ready = _by_type(pod).get("Ready", {}).get("status") == "True"
