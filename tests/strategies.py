@@ -125,8 +125,10 @@ def _variables() -> st.SearchStrategy[list[Spec]]:
 
 def _speculative() -> st.SearchStrategy[Spec]:
     tokens = st.integers(1, 32)
+    shortest, longest = st.integers(1, 8), st.integers(8, 64)
     return st.one_of(
         some(method=st.sampled_from(DRAFTLESS_METHODS), tokens=tokens),
+        some({"method": "ngram"}, tokens=tokens, promptLookupMin=shortest, promptLookupMax=longest),
         some({"method": st.sampled_from(DRAFT_METHODS), "model": _hub_addresses}, tokens=tokens),
     )
 
@@ -149,6 +151,10 @@ def _engines() -> st.SearchStrategy[Spec]:
     vllm = some(
         image=_images,
         kvCacheDtype=st.sampled_from(("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")),
+        kvCacheMemory=_quantities,
+        kvOffload=some({"size": _quantities}),
+        maxQueuedRequests=st.integers(0, 10_000),
+        maxQueuedTokens=st.integers(0, 10_000_000),
         prefixCaching=st.booleans(),
         enforceEager=st.booleans(),
         speculative=_speculative(),
@@ -242,6 +248,7 @@ def _reconciled(spec: Spec) -> Spec:
         settled.pop("replicas", None)
     if settled.get("gpu", {}).get("count") == 0:
         settled.pop("parallelism", None)
+        settled["engine"] = {key: value for key, value in settled.get("engine", {}).items() if key != "kvOffload"}
     if settled.get("sizing", {}).get("mode") == "Off" and settled.get("gpu", {}).get("count", "auto") == "auto":
         settled.pop("sizing")
     if not settled["model"]["source"].startswith("hf://"):
@@ -249,7 +256,15 @@ def _reconciled(spec: Spec) -> Spec:
     if settled.get("cache", {}).get("accessMode") == "ReadWriteOnce":
         settled.pop("replicas", None)
         settled.pop("autoscaling", None)
-    return _without_clashing_names(settled)
+    return _without_clashing_names(_with_a_batch_for_adapters(settled))
+
+
+def _with_a_batch_for_adapters(spec: Spec) -> Spec:
+    """With adapters, a batch must hold all that is proposed for all its sequences."""
+    engine = spec.get("engine", {})
+    if "lora" in engine and "speculative" in engine:
+        return {**spec, "engine": {key: value for key, value in engine.items() if key != "maxBatchedTokens"}}
+    return spec
 
 
 def _without_clashing_names(spec: Spec) -> Spec:

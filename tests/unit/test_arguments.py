@@ -70,11 +70,39 @@ def test_fields_of_the_model(fields: dict[str, Any], expected: list[str]) -> Non
         ({"structuredOutputs": {"backend": "guidance"}}, ["--structured-outputs-config", '{"backend":"guidance"}']),
         ({"toolCalling": {"parser": "hermes"}}, ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]),
         ({"reasoning": {"parser": "qwen3"}}, ["--reasoning-parser", "qwen3"]),
+        (
+            {"speculative": {"promptLookupMax": 4, "promptLookupMin": 2}},
+            ['{"method":"ngram","num_speculative_tokens":4,"prompt_lookup_max":4,"prompt_lookup_min":2}'],
+        ),
+        ({"kvCacheMemory": "8Gi"}, ["--gpu-memory-utilization", "0.9", "--kv-cache-memory-bytes", str(8 * 2**30)]),
+        ({"kvOffload": {"size": "24Gi"}}, ["--kv-offloading-size", "24"]),
+        ({"kvOffload": {"size": "1536Mi"}}, ["--kv-offloading-size", "1.5"]),
+        ({"maxQueuedRequests": 0}, ["--max-num-queued-reqs", "0"]),
+        ({"maxQueuedRequests": 512, "maxQueuedTokens": 65536},
+         ["--max-num-queued-reqs", "512", "--max-num-queued-tokens", "65536"]),
         ({"profile": "Latency"}, ["--performance-mode", "interactivity"]),
     ],
 )  # fmt: skip
 def test_fields_of_the_engine(engine: dict[str, Any], expected: list[str]) -> None:
     assert in_order(expected, argv(engine=engine))
+
+
+def test_a_given_kv_cache_is_what_sizing_counts_with() -> None:
+    sizing = plan_of(spec_of(engine={"kvCacheMemory": "6Gi"})).sizing
+    assert sizing is not None
+    assert sizing.per_gpu is not None
+    assert sizing.per_gpu.kv_cache.low == sizing.per_gpu.kv_cache.high == pytest.approx(6)
+
+
+def test_a_kv_cache_beyond_the_card_is_refused_or_warned_of() -> None:
+    engine = {"kvCacheMemory": "60Gi"}
+    refused = plan_of(spec_of(engine=engine)).refusal
+    assert refused is not None
+    assert (refused.condition, refused.reason) == ("Sized", "KVCacheTooLarge")
+    assert "60.0 GiB of KV cache do not fit: 21.7 GiB of one A100-40 are left for it" in refused.message
+    tried = plan_of(spec_of(engine=engine, sizing={"mode": "Advisory"}))
+    assert tried.refusal is None
+    assert [warning.reason for warning in tried.warnings] == ["SizeNotSafe"]
 
 
 def test_features_follow_the_plain_server_and_extra_arguments_come_last() -> None:
@@ -128,10 +156,10 @@ def test_the_cpu_backend_has_no_share_of_a_gpu_and_a_bounded_cache() -> None:
     cpu = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}, "gpu": {"count": 0}}
     args = server_of(cpu)["args"]
     assert "--gpu-memory-utilization" not in args
-    assert in_order(["--kv-cache-memory-bytes", "4g"], args)
+    assert in_order(["--kv-cache-memory-bytes", str(4 * 2**30)], args)
     assert in_order(["--max-model-len", "auto"], args)
-    given = server_of({**cpu, "engine": {"extraArgs": ["--kv-cache-memory-bytes=64m"]}})["args"]
-    assert [word for word in given if "kv-cache-memory" in word] == ["--kv-cache-memory-bytes=64m"]
+    given = server_of({**cpu, "engine": {"kvCacheMemory": "64Mi"}})["args"]
+    assert in_order(["--kv-cache-memory-bytes", str(64 * 2**20)], given)
 
 
 def test_sizing_off_takes_the_spec_at_its_word() -> None:

@@ -162,6 +162,24 @@ def test_shared_memory_grows_with_the_workers_and_counts_as_memory(count: int, e
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == str(count)
 
 
+def test_kv_cache_in_the_memory_of_the_node_lies_in_shared_memory_and_counts_as_memory() -> None:
+    gpu = {"product": "NVIDIA-H100-80GB-HBM3", "count": 2}
+    plain, offloading = spec_of(gpu=gpu), spec_of(gpu=gpu, engine={"kvOffload": {"size": "10.5Gi"}})
+    assert volumes(offloading)["shm"]["emptyDir"]["sizeLimit"] == f"{2048 + 10752}Mi"
+    for kind in ("requests", "limits"):
+        before, after = (to_bytes(server_of(spec)["resources"][kind]["memory"]) for spec in (plain, offloading))
+        assert abs(after - before - 10.5 * 2**30) <= 2**29  # each is rounded up to whole GiB
+
+
+def test_a_server_without_a_gpu_asks_for_the_cache_that_it_is_given() -> None:
+    cpu = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}, "gpu": {"count": 0}}
+    small, usual = (
+        to_bytes(server_of({**cpu, "engine": engine})["resources"]["limits"]["memory"])
+        for engine in ({"kvCacheMemory": "1Gi"}, {})
+    )
+    assert usual - small == 3 * 2**30
+
+
 def test_a_server_without_a_gpu_asks_for_memory_for_weights_and_cache() -> None:
     spec = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}, "gpu": {"count": 0}}
     resources = server_of(spec)["resources"]
@@ -175,3 +193,25 @@ def test_an_own_server_waits_only() -> None:
     own = server_of(spec_of(engine=OWN_SERVER, lifecycle={"preStopSeconds": 7}))
     assert own["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
     assert "lifecycle" not in server_of(spec_of(engine=OWN_SERVER, lifecycle={"preStopSeconds": 0}))
+
+
+def test_an_own_server_is_told_what_sizing_chose_and_gets_no_flags() -> None:
+    engine = {"image": "mine:v1", "command": ["serve"]}
+    found = environment(spec_of(engine=engine))
+    told = {
+        "MODEL": "Qwen/Qwen3-8B",
+        "MODEL_REVISION": "main",
+        "SERVED_MODEL_NAME": "Qwen/Qwen3-8B",
+        "TENSOR_PARALLEL_SIZE": "1",
+        "PIPELINE_PARALLEL_SIZE": "1",
+        "MAX_MODEL_LEN": "16384",
+        "GPU_MEMORY_UTILIZATION": "0.9",
+        "PORT": "8000",
+    }
+    assert {name: found.get(name) for name in told} == told
+    assert not set(told) & set(environment(spec_of()))
+    mine = {**engine, "env": [{"name": "MODEL", "value": "/my/own"}]}
+    assert environment(spec_of(engine=mine))["MODEL"] == "/my/own"
+    on_cpu = environment({"model": {"source": "pvc://models/llama"}, "gpu": {"count": 0}, "engine": engine})
+    assert on_cpu["MODEL"] == "/model"
+    assert not {"MODEL_REVISION", "MAX_MODEL_LEN", "GPU_MEMORY_UTILIZATION"} & set(on_cpu)

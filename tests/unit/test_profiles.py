@@ -55,3 +55,20 @@ def test_profiles_differ() -> None:
 def test_what_was_filled_is_told() -> None:
     spec = parse_spec(spec_of(engine={"profile": "Latency", "maxSequences": 16}, gpu={"memoryUtilization": 0.5}))
     assert filled(spec) == ("maxBatchedTokens=4096", "kvCacheDtype=auto")
+
+
+@pytest.mark.parametrize(
+    ("given_values", "sequences", "tokens"),
+    [
+        ({}, 256, 256 * 33),
+        ({"maxSequences": 400}, 400, 400 * 33),
+        ({"maxBatchedTokens": 3300}, 100, 3300),
+        ({"profile": "Latency"}, 32, 4096),
+    ],
+)
+def test_with_adapters_a_batch_holds_all_that_is_proposed(
+    given_values: dict[str, Any], sequences: int, tokens: int
+) -> None:
+    adapters = {"adapters": [{"name": "sql", "source": "hf://acme/sql"}]}
+    found = resolved({"lora": adapters, "speculative": {"tokens": 32}, **given_values}, {})
+    assert (found.max_sequences, found.max_batched_tokens) == (sequences, tokens)

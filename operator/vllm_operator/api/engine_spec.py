@@ -17,6 +17,7 @@ from vllm_operator.api.fields import (
     ObjectName,
     ParserName,
     Passthrough,
+    Quantity,
     SecretKey,
     Text,
     has_version,
@@ -123,6 +124,18 @@ class Speculative(ApiObject):
             "ngram, suffix and mtp have none",
             lambda s: (s.method in DRAFT_METHODS) == (s.model is not None),
         ),
+        Rule(
+            "self.method == 'ngram' || (!has(self.promptLookupMax) && !has(self.promptLookupMin))",
+            "promptLookupMax and promptLookupMin belong to the method ngram",
+            lambda s: s.method == "ngram" or (s.prompt_lookup_max is None and s.prompt_lookup_min is None),
+        ),
+        Rule(
+            "!has(self.promptLookupMax) || !has(self.promptLookupMin) || self.promptLookupMin <= self.promptLookupMax",
+            "promptLookupMin must not be above promptLookupMax",
+            lambda s: (
+                s.prompt_lookup_max is None or s.prompt_lookup_min is None or s.prompt_lookup_min <= s.prompt_lookup_max
+            ),
+        ),
     )
 
     method: Literal["ngram", "suffix", "mtp", "draft_model", "eagle", "eagle3", "medusa", "mlp_speculator"] = "ngram"
@@ -133,6 +146,12 @@ class Speculative(ApiObject):
 
     model: HubAddress | None = None
     """The draft model, as `hf://organisation/name`; it is downloaded with the model."""
+
+    prompt_lookup_max: Annotated[int, Between(1, 64)] | None = None
+    """Longest run of tokens that ngram looks up in the prompt; vLLM's own default is 5, or promptLookupMin."""
+
+    prompt_lookup_min: Annotated[int, Between(1, 64)] | None = None
+    """Shortest run of tokens that ngram looks up in the prompt; vLLM's own default is 5, or promptLookupMax."""
 
 
 class LoRAAdapter(ApiObject):
@@ -170,6 +189,13 @@ class LoRA(ApiObject):
 
     max_rank: Annotated[int, Between(1, 512)] = 16
     """Highest rank among them."""
+
+
+class KVOffload(ApiObject):
+    """KV cache that does not fit on the GPUs any more is kept in the memory of the node."""
+
+    size: Quantity
+    """How much, for all GPUs of a replica together (`--kv-offloading-size`); it is added to the pod's memory."""
 
 
 class StructuredOutputs(ApiObject):
@@ -212,9 +238,11 @@ class Engine(ApiObject):
         Rule(
             "self.command.size() == 0 || !(has(self.speculative) || has(self.lora) || has(self.toolCalling) || "
             "has(self.reasoning) || has(self.structuredOutputs) || has(self.kvCacheDtype) || "
-            "has(self.prefixCaching) || self.enforceEager)",
+            "has(self.kvCacheMemory) || has(self.kvOffload) || has(self.maxQueuedRequests) || "
+            "has(self.maxQueuedTokens) || has(self.prefixCaching) || self.enforceEager)",
             "command starts your own server, to which the operator adds no vLLM flags: leave speculative, lora, "
-            "toolCalling, reasoning, structuredOutputs, kvCacheDtype, prefixCaching and enforceEager unset",
+            "toolCalling, reasoning, structuredOutputs, kvCacheDtype, kvCacheMemory, kvOffload, maxQueuedRequests, "
+            "maxQueuedTokens, prefixCaching and enforceEager unset",
             lambda s: not s.command or not s.has_vllm_features,
         ),
         Rule(
@@ -222,6 +250,17 @@ class Engine(ApiObject):
             "maxBatchedTokens must be at least maxSequences: vLLM refuses to start otherwise",
             lambda s: (
                 s.max_sequences is None or s.max_batched_tokens is None or s.max_batched_tokens >= s.max_sequences
+            ),
+        ),
+        Rule(
+            "!has(self.lora) || !has(self.speculative) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= "
+            "(has(self.maxSequences) ? self.maxSequences : 1) * (self.speculative.tokens + 1)",
+            "with lora, maxBatchedTokens must be at least maxSequences * (speculative.tokens + 1): vLLM refuses to "
+            "start otherwise",
+            lambda s: (
+                s.lora is None
+                or s.max_batched_tokens is None
+                or s.max_batched_tokens >= (s.max_sequences or 1) * s.tokens_per_sequence
             ),
         ),
         Rule(
@@ -245,6 +284,19 @@ class Engine(ApiObject):
 
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     """Type of the KV cache (`--kv-cache-dtype`); default from the profile."""
+
+    kv_cache_memory: Quantity | None = None
+    """Size of the KV cache of one GPU (`--kv-cache-memory-bytes`) instead of what gpu.memoryUtilization leaves; on the
+    CPU backend the size of the cache, 4Gi by default."""
+
+    kv_offload: KVOffload | None = None
+    """Keep KV cache that the GPUs have no room for in the memory of the node."""
+
+    max_queued_requests: Annotated[int, Between(0, 1_000_000)] | None = None
+    """Requests that may wait in one replica (`--max-num-queued-reqs`); further ones get HTTP 503. Unset: no limit."""
+
+    max_queued_tokens: Annotated[int, Between(0, 1_000_000_000)] | None = None
+    """Tokens of prompts that may wait in one replica (`--max-num-queued-tokens`); further ones get HTTP 503."""
 
     prefix_caching: Bool | None = None
     """Reuse of the KV cache of common prefixes; vLLM's own default is on."""
@@ -280,5 +332,15 @@ class Engine(ApiObject):
     def has_vllm_features(self) -> bool:
         """Whether a field is set that only `vllm serve` understands."""
         features = (self.speculative, self.lora, self.tool_calling, self.reasoning, self.structured_outputs)
-        settings = (self.kv_cache_dtype, self.prefix_caching)
-        return self.enforce_eager or any(value is not None for value in (*features, *settings))
+        memory = (self.kv_cache_dtype, self.kv_cache_memory, self.kv_offload, self.prefix_caching)
+        limits = (self.max_queued_requests, self.max_queued_tokens)
+        return self.enforce_eager or any(value is not None for value in (*features, *memory, *limits))
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Tokens of one request in one step that the batch must have room for.
+
+        Only with adapters does vLLM insist on room for what is proposed (EngineArgs.create_engine_config in
+        vllm/engine/arg_utils.py of vLLM 0.32).
+        """
+        return self.speculative.tokens + 1 if self.lora and self.speculative else 1

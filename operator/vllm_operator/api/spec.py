@@ -271,6 +271,12 @@ class Spec(ApiObject):
             lambda s: s.gpu.count != 0 or not s.gpu.names_a_gpu,
         ),
         Rule(
+            "self.gpu.count != 0 || !has(self.engine.kvOffload)",
+            "the CPU backend (gpu.count 0) keeps its KV cache in the memory of the node already: set "
+            "engine.kvCacheMemory instead of engine.kvOffload",
+            lambda s: s.gpu.count != 0 or s.engine.kv_offload is None,
+        ),
+        Rule(
             "!has(self.engine.lora) || self.engine.lora.adapters.all(a, !(a.name in self.model.servedNames))",
             "an adapter needs a name that is not among model.servedNames: clients choose by it",
             lambda s: s.engine.lora is None or not {a.name for a in s.engine.lora.adapters} & set(s.model.served_names),

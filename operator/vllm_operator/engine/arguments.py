@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from vllm_operator.api.engine_spec import LoRA, Speculative
+from vllm_operator.api.engine_spec import Engine, LoRA, Speculative
+from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import Scheme, parse_source, served_names
 from vllm_operator.sizing.types import Sizing, Verdict
 
 PORT = 8000
-CPU_KV_CACHE = "4g"  # without a size vLLM's CPU backend takes nearly all memory of the node for its KV cache
+CPU_KV_CACHE = "4Gi"  # without a size vLLM's CPU backend takes nearly all memory of the node for its KV cache
 _PREFIX_CACHING = {True: "--enable-prefix-caching", False: "--no-enable-prefix-caching", None: None}
 
 
@@ -42,6 +43,7 @@ def arguments(spec: Spec, sizing: Sizing, chosen: Settings, commit: str = "") ->
         *_server(spec),
         *_shape(spec, sizing),
         *_batching(spec, sizing, chosen),
+        *_limits(spec.engine),
         *_features(spec),
         *spec.engine.extra_args,
     ]
@@ -78,13 +80,28 @@ def _batching(spec: Spec, sizing: Sizing, chosen: Settings) -> Iterator[str]:
     yield from ("--max-num-seqs", str(chosen.max_sequences))
     yield from ("--max-num-batched-tokens", str(chosen.max_batched_tokens))
     yield from ("--kv-cache-dtype", chosen.kv_cache_dtype)
-    if spec.gpu.count == 0:
-        if not any(arg.startswith("--kv-cache-memory-bytes") for arg in spec.engine.extra_args):
-            yield from ("--kv-cache-memory-bytes", CPU_KV_CACHE)
-    else:
+    if not is_cpu(spec):
         yield from ("--gpu-memory-utilization", f"{chosen.memory_utilization:g}")
+    if cache := kv_cache_bytes(spec):
+        yield from ("--kv-cache-memory-bytes", str(cache))
     if chosen.performance_mode != "balanced":
         yield from ("--performance-mode", chosen.performance_mode)
+
+
+def kv_cache_bytes(spec: Spec) -> int | None:
+    """Size of the KV cache of one GPU, or of the CPU backend, where it is said; None: what is left of the GPU."""
+    asked = spec.engine.kv_cache_memory or (CPU_KV_CACHE if is_cpu(spec) else None)
+    return to_bytes(asked) if asked else None
+
+
+def _limits(engine: Engine) -> Iterator[str]:
+    """What may be kept outside the batch: KV cache in the memory of the node (in GiB), and waiting requests."""
+    if engine.kv_offload:
+        yield from ("--kv-offloading-size", f"{to_bytes(engine.kv_offload.size) / 2**30:g}")
+    if engine.max_queued_requests is not None:
+        yield from ("--max-num-queued-reqs", str(engine.max_queued_requests))
+    if engine.max_queued_tokens is not None:
+        yield from ("--max-num-queued-tokens", str(engine.max_queued_tokens))
 
 
 def _features(spec: Spec) -> Iterator[str]:
@@ -109,6 +126,8 @@ def _speculative(asked: Speculative) -> str:
     config: dict[str, object] = {"method": asked.method, "num_speculative_tokens": asked.tokens}
     if asked.model:
         config["model"] = hub_id(asked.model)
+    lookup = {"prompt_lookup_max": asked.prompt_lookup_max, "prompt_lookup_min": asked.prompt_lookup_min}
+    config |= {key: tokens for key, tokens in lookup.items() if tokens is not None}
     return _compact(config)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Lifecycle, Spec
-from vllm_operator.engine.arguments import PORT, is_cpu
+from vllm_operator.engine.arguments import PORT, is_cpu, kv_cache_bytes
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.sizing.types import Sizing
 
@@ -70,11 +71,22 @@ def pre_stop(spec: Spec) -> dict[str, object] | None:
     return {"exec": {"command": ["python3", "-c", script]}}
 
 
-def shared_memory(sizing: Sizing) -> str:
-    """Size of /dev/shm: workers exchange tensors through it (160 MiB broadcast, 240 MiB responses, and NCCL)."""
+def shared_memory(spec: Spec, sizing: Sizing) -> str:
+    """Size of /dev/shm: workers exchange tensors through it (160 MiB broadcast, 240 MiB responses, and NCCL).
+
+    KV cache that is kept in the memory of the node lies there too (vllm/v1/kv_offload/cpu/shared_offload_region.py).
+    """
+    return f"{_exchange(sizing) + ceil(_offloaded(spec) / 2**20)}Mi"
+
+
+def _exchange(sizing: Sizing) -> int:
+    """What workers need to exchange tensors, in MiB."""
     workers = sizing.tensor * sizing.pipeline
-    mib = 1024 if workers == 1 else max(2048, 1024 + 256 * workers)
-    return f"{mib}Mi"
+    return 1024 if workers == 1 else max(2048, 1024 + 256 * workers)
+
+
+def _offloaded(spec: Spec) -> int:
+    return to_bytes(spec.engine.kv_offload.size) if spec.engine.kv_offload else 0
 
 
 def host_memory(spec: Spec, sizing: Sizing, chosen: Settings, weights_gib: float) -> tuple[str, str]:
@@ -82,24 +94,25 @@ def host_memory(spec: Spec, sizing: Sizing, chosen: Settings, weights_gib: float
 
     On a GPU: Python and CUDA in every process, /dev/shm, and the pinned table of token ids (`max_num_seqs x
     max_model_len` int32, vllm/v1/worker/gpu/states.py); the limit leaves room for page cache while weights are read. On
-    a CPU: the weights (up to float32) and the KV cache themselves.
+    a CPU: the weights (up to float32) and the KV cache themselves. KV cache in the memory of the node comes on top.
     """
     if is_cpu(spec):
-        request = 4 * GIB + ceil(2 * weights_gib * GIB) + 4 * GIB
+        request = 4 * GIB + ceil(2 * weights_gib * GIB) + (kv_cache_bytes(spec) or 0)
         return _gib(request), _gib(request)
     workers = sizing.tensor * sizing.pipeline
     pinned = chosen.max_sequences * (sizing.max_length or 131_072) * 4
-    request = (4 + 3 * workers) * GIB + int(shared_memory(sizing).removesuffix("Mi")) * 2**20 + pinned
-    return _gib(request), _gib(2 * request)
+    request = (4 + 3 * workers) * GIB + _exchange(sizing) * 2**20 + pinned
+    return _gib(request + _offloaded(spec)), _gib(2 * request + _offloaded(spec))
 
 
 def _gib(count: int) -> str:
     return f"{ceil(count / GIB)}Gi"
 
 
-def environment(spec: Spec, *, offline: bool) -> list[dict[str, object]]:
-    """Environment of the server: where it may write, that it stays offline, and the user's own variables."""
+def environment(spec: Spec, told: Mapping[str, str], *, offline: bool) -> list[dict[str, object]]:
+    """Environment of the server: where it may write, that it stays offline, what it is told, the user's own."""
     fixed = {
+        **told,
         "HOME": f"{CACHE_MOUNT}/home",
         "HF_HOME": HUB_MOUNT,
         # Python code that comes with a model is copied here; under HF_HOME, its default, it could not be written.

@@ -37,14 +37,15 @@ PROFILES = {
 def settings(spec: Spec) -> Settings:
     """The spec's own values, and the profile's where it has none.
 
-    A profile's batch yields to a value that the user gave: tokens per batch never fall below sequences per batch.
+    A profile's batch yields to a value that the user gave: tokens per batch never fall below what its sequences need.
     """
-    profile = PROFILES[spec.engine.profile]
-    engine = spec.engine
-    sequences = engine.max_sequences or min(profile.max_sequences, engine.max_batched_tokens or profile.max_sequences)
+    engine, profile = spec.engine, PROFILES[spec.engine.profile]
+    needed = engine.tokens_per_sequence
+    most = engine.max_batched_tokens // needed if engine.max_batched_tokens else profile.max_sequences
+    sequences = engine.max_sequences or min(profile.max_sequences, most)
     return Settings(
         max_sequences=sequences,
-        max_batched_tokens=engine.max_batched_tokens or max(profile.max_batched_tokens, sequences),
+        max_batched_tokens=engine.max_batched_tokens or max(profile.max_batched_tokens, sequences * needed),
         memory_utilization=spec.gpu.memory_utilization or profile.memory_utilization,
         kv_cache_dtype=engine.kv_cache_dtype or profile.kv_cache_dtype,
         performance_mode=profile.performance_mode,

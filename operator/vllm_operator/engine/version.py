@@ -7,8 +7,13 @@ import re
 DEFAULT_VERSION = "0.32"
 
 
-def engine_version(image: str) -> str:
-    """`major.minor` of vLLM from an image tag such as `v0.32.0` or `0.31.1-cu130`; the default when it says nothing."""
+def stated_version(image: str) -> str | None:
+    """`major.minor` of vLLM from an image tag such as `v0.32.0` or `0.31.1-cu130`; None when it says nothing."""
     tag = image.partition("@")[0].rpartition(":")[2]
     match = re.match(r"v?(\d+\.\d+)(?:\.\d+)?(?:$|[-+.])", tag)
-    return match.group(1) if match else DEFAULT_VERSION
+    return match.group(1) if match else None
+
+
+def engine_version(image: str) -> str:
+    """`major.minor` of vLLM from an image tag; the default when it says nothing."""
+    return stated_version(image) or DEFAULT_VERSION

@@ -7,14 +7,14 @@ from dataclasses import replace
 from vllm_operator.api.parse import Resource
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import arguments, is_cpu
-from vllm_operator.engine.flags import check_extra_args
+from vllm_operator.engine.contract import Findings, check_engine
 from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
 from vllm_operator.errors import InvalidSpec
 from vllm_operator.plan import cache, inspection, monitoring, network, scaling, workload
 from vllm_operator.plan.loader import versioned_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
-from vllm_operator.plan.size import judge, size_spec, unsized
+from vllm_operator.plan.size import cache_too_large, judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, Plan, Refusal, ResolvedModel, Warn
 from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Sizing, Verdict
@@ -25,8 +25,10 @@ __all__ = ["make_plan"]
 def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
     spec = resource.spec
-    plan = Plan(resource, settings(spec), engine_version(versioned_image(spec, defaults)))
-    if refusal := _misuse(spec):
+    image = versioned_image(spec, defaults)
+    engine = check_engine(spec, image)
+    plan = Plan(resource, settings(spec), engine_version(image), warnings=_engine_warnings(engine))
+    if refusal := _misuse(spec, engine):
         return replace(plan, refusal=refusal)
     try:
         model = resolve_model(spec, defaults.tables, facts.inspection)
@@ -47,10 +49,10 @@ def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     return _with_children(plan, sizing, model, defaults, facts)
 
 
-def _misuse(spec: Spec) -> Refusal | None:
+def _misuse(spec: Spec, engine: Findings) -> Refusal | None:
     """What is wrong with the free-form parts of a spec."""
-    if problems := check_extra_args(spec.engine.extra_args if not spec.engine.command else ()):
-        return Refusal("Accepted", "InvalidArguments", problems)
+    if engine.problems:
+        return Refusal("Accepted", "InvalidArguments", engine.problems)
     if problems := workload.overlay_problems(spec):
         return Refusal("Accepted", "InvalidPodTemplate", problems)
     return None
@@ -101,12 +103,20 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         plan,
         arguments=tuple(args),
         children=tuple(children),
-        warnings=_warnings(spec, sizing, plan.inspection),
+        warnings=(*plan.warnings, *_warnings(spec, sizing, plan.inspection)),
         storage_problem=chosen.problem if own_claim else "",
         model_digest=digest,
         weights_gib=weights,
         handover_replicas=workload.handover(spec, facts.workload),
     )
+
+
+def _engine_warnings(engine: Findings) -> tuple[Warn, ...]:
+    """What the image's vLLM may not understand, and code that arguments load."""
+    found = [Warn("ArgumentsUnchecked", doubt) for doubt in engine.doubts]
+    if engine.plugins:
+        found.append(Warn("PluginCode", f"{', '.join(engine.plugins)}: code that the operator knows nothing of runs"))
+    return tuple(found)
 
 
 def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Warn, ...]:
@@ -119,6 +129,8 @@ def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Wa
     if sizing.verdict in (Verdict.REFUSED, Verdict.TIGHT):
         why = "; ".join(reason.message for reason in sizing.reasons) or sizing.explanation
         found.append(Warn("SizeNotSafe", f"started because sizing.mode is Advisory: {why}"))
+    if problem := cache_too_large(spec, sizing):
+        found.append(Warn("SizeNotSafe", f"started because sizing.mode is Advisory: {problem}"))
     if spec.sizing.mode == "Off" and not is_cpu(spec):
         found.append(Warn("SizeUnchecked", "sizing.mode is Off: nothing says that the model fits"))
     if spec.model.trust_remote_code:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import kv_cache_bytes
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.errors import Problem
 from vllm_operator.plan.types import Facts, Plan, Refusal
@@ -18,6 +19,7 @@ from vllm_operator.sizing.types import Offer, ParameterCount, ReasonKind, Sizing
 DEFAULT_RESOURCE = "nvidia.com/gpu"
 UNNAMED = "unnamed"  # a GPU of which only the memory is said: pods run on any node that has the resource
 _USUAL_GPUS_PER_NODE = 8
+_ROUNDING = 0.001  # of figures in GiB
 _MANY_NODES = 64  # offline there is no inventory: assume enough nodes
 
 
@@ -107,6 +109,7 @@ def request_for(
         speculative_method=engine.speculative.method if engine.speculative else None,
         speculative_tokens=engine.speculative.tokens if engine.speculative else 0,
         engine_version=version,
+        kv_cache_bytes=kv_cache_bytes(spec),
     )
 
 
@@ -152,11 +155,30 @@ def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tabl
     )
 
 
+def cache_too_large(spec: Spec, sizing: Sizing) -> str:
+    """That the KV cache that the spec asks for is more than its GPUs have left; empty when it is not, or not known.
+
+    vLLM takes such a size at its word, whatever the share of memory that it may use, and dies of it.
+    """
+    asked = kv_cache_bytes(spec)
+    if asked is None or sizing.per_gpu is None or sizing.gpu is None:
+        return ""
+    left = sizing.per_gpu.kv_cache.low
+    if asked / 2**30 <= left + _ROUNDING:
+        return ""
+    return (
+        f"{asked / 2**30:.1f} GiB of KV cache do not fit: {left:.1f} GiB of one {sizing.gpu.name} are left for it; ask "
+        "for less, or leave kvCacheMemory unset to take what is left"
+    )
+
+
 def judge(spec: Spec, sizing: Sizing) -> Refusal | None:
     """What the answer means in the spec's mode: None lets it run."""
     if sizing.nodes > 1:
         sentence = f"this needs {sizing.nodes} nodes per replica, and replicas over several nodes are not supported yet"
         return Refusal("Sized", "MultiNodeUnsupported", (Problem("spec.parallelism.nodes", sentence),))
+    if (problem := cache_too_large(spec, sizing)) and spec.sizing.mode == "Strict":
+        return Refusal("Sized", "KVCacheTooLarge", (Problem("spec.engine.kvCacheMemory", problem),))
     if sizing.verdict in (Verdict.FITS, Verdict.ESTIMATED, Verdict.SKIPPED):
         return None
     may_try = all(reason.kind in (ReasonKind.MEMORY, ReasonKind.ADVICE) for reason in sizing.reasons)

@@ -9,6 +9,7 @@ from typing import Any
 from vllm_operator import kinds
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import PORT, command, is_cpu
+from vllm_operator.engine.own import told
 from vllm_operator.engine.pod import CACHE_MOUNT, HUB_MOUNT, environment, host_memory, pre_stop, shared_memory, timing
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
@@ -92,7 +93,7 @@ def _volume(name: str, claim: str, *, read_only: bool = False) -> dict[str, Any]
 def _volumes(spec: Spec, name: str, sizing: Sizing) -> list[dict[str, Any]]:
     source = parse_source(spec.model.source)
     found: list[dict[str, Any]] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(sizing)}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(spec, sizing)}},
         {"name": "tmp", "emptyDir": {}},
         _volume("cache", claim_name(spec, name)) if has_cache(spec) else {"name": "cache", "emptyDir": {}},
     ]
@@ -183,7 +184,7 @@ def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -
         "image": server_image(spec, defaults),
         "command": command(spec),
         "args": launch.args,
-        "env": environment(spec, offline=preloads(spec)),
+        "env": environment(spec, told(spec, sizing, plan.settings, launch.commit), offline=preloads(spec)),
         "port": PORT,
         "resources": _resources(spec, sizing, plan.settings, launch.weights_gib),
         "volumes": _volumes(spec, name, sizing),
