@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Fault:
-    """Applies to requests whose path holds the expression `path`, `times` times (None: as long as it is set).
+    """Applies to requests whose `METHOD /path?query` holds the expression `path`, `times` times (None: always).
 
     status: this answer instead of the true one. after: the connection ends after so many bytes of the body.
     damaged: the bytes of the body are not the file's. rate: bytes a second. no_ranges: a range is answered in full.

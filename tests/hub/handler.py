@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer, unless a fault does."""
         self.sent, self.status, self.first = 0, 0, 0
         split = urlsplit(self.path)
-        self.fault = self.server.hub.faults.take(self.command, split.path)
+        self.fault = self.server.hub.faults.take(self.command, self.path)
         try:
             self._hold()
             self._route(split.path, {key: values[0] for key, values in parse_qs(split.query).items()})
