@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from localcluster import components, paths, state
-from localcluster.cluster import Cluster, ComponentError
+from localcluster.cluster import Cluster
+from localcluster.errors import ComponentError
 from localcluster.processes import Process
 from localcluster.state import Layout, State
 from localcluster.wait import wait_for
@@ -149,8 +150,8 @@ def test_port_that_somebody_takes_meanwhile_is_chosen_anew(
 
     with socket.create_server(("127.0.0.1", 0)) as squatter:
 
-        def claim_and_lose(layout: Layout, owner: Process, *, bound_to_owner: bool) -> State:
-            record = claim(layout, owner, bound_to_owner=bound_to_owner)
+        def claim_and_lose(layout: Layout, owner: Process, *, bound_to_owner: bool, real_node: bool) -> State:
+            record = claim(layout, owner, bound_to_owner=bound_to_owner, real_node=real_node)
             if not claimed:
                 record.ports["kube-scheduler"] = squatter.getsockname()[1]
             claimed.append(record)

@@ -17,8 +17,10 @@ from images.oci import Blob, Config, LayerWriter, write_layout
 from images.progress import locked, step
 from localcluster import build
 from localcluster.paths import cache_root
-from vllm_operator.plan.types import Defaults
 
+# What the operator uses where nobody says otherwise, so that samples run here unchanged.
+VLLM_NAMES = ("vllm/vllm-openai-cpu:v0.32.0", "vllm/vllm-openai:v0.32.0")
+OPERATOR_NAME = "vllm-operator:0.1.0"
 # Goes up with a change in layers.py or here that makes other content from the same inputs.
 _LAYOUT = 1
 _PACKAGE = Path(__file__).parents[2] / "operator" / "vllm_operator"
@@ -87,9 +89,8 @@ def tools() -> Image:
 
 def vllm() -> Image:
     """Return vLLM's CPU build under the names of the images that the operator uses by default."""
-    defaults = Defaults()
     settings = {"PATH": f"{_VLLM_FOLDER}/bin:{_PATH}", "VLLM_TARGET_DEVICE": "cpu"}
-    names = (canonical(defaults.cpu_image), canonical(defaults.engine_image))
+    names = tuple(canonical(name) for name in VLLM_NAMES)
     config = _config("vllm", ("serve",), user="", settings=settings)
     return Image(names, config, (_python(), _packages(environment.VLLM, _VLLM_FOLDER)))
 
@@ -100,7 +101,7 @@ def operator() -> Image:
     config = _config("vllm-operator", (), user="65532:65532", settings=settings, command=("run",))
     package = Layer("operator-package", _source_digest(_PACKAGE), _write_package)
     stack = (_python(), _packages(environment.OPERATOR, _OPERATOR_FOLDER), package)
-    return Image((canonical(Defaults().fetch_image),), config, stack)
+    return Image((canonical(OPERATOR_NAME),), config, stack)
 
 
 IMAGES: dict[str, Callable[[], Image]] = {"pause": pause, "tools": tools, "vllm": vllm, "operator": operator}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from localcluster import build, components, state
+from localcluster import build, components, node, state
 from localcluster.cluster import Cluster
 from localcluster.errors import LocalClusterError
 from localcluster.probe import status_of
@@ -48,13 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--name", default=DEFAULT_NAME, help="which cluster (default: %(default)s)")
+        if name == "up":
+            command.add_argument("--node", action="store_true", help="with a real node instead of simulated ones")
     built = commands.add_parser("build", help="build programs into the cache and print their paths")
     built.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"which (default: all): {', '.join(TOOLS)}")
     return parser
 
 
 def _up(options: argparse.Namespace) -> int:
-    cluster, started = Cluster.up(options.name)
+    cluster, started = Cluster.up(options.name, real_node=options.node)
     if started:
         seconds = cluster.ready_seconds
         print(
@@ -83,6 +85,7 @@ def _status(options: argparse.Namespace) -> int:
         print(f"cluster {options.name} is not there; start it with: python -m localcluster up --name {options.name}")
         return 1
     rows = [_row(name, record) for name in components.ORDER]
+    rows += [_node_row(name, record) for name in node.ORDER if record.network]
     _table([("COMPONENT", "STATE", "PID", "RSS MiB", "ENDPOINT", "VERSION"), *rows])
     print(f"\nkubeconfig {layout.kubeconfig}\nlogs       {_logs(layout)}")
     return 0 if all(row[1] == "ready" for row in rows) else 1
@@ -100,6 +103,13 @@ def _row(name: str, record: State) -> tuple[str, ...]:
     ready = status_of(components.ready_url(name, record.ports)) == 200
     rss = f"{process.rss_bytes / 2**20:.0f}"
     return name, "ready" if ready else "not ready", str(process.pid), rss, endpoint, TOOLS[name].version
+
+
+def _node_row(name: str, record: State) -> tuple[str, ...]:
+    process = record.processes.get(name)
+    state_now = "ready" if process is not None and process.alive else "gone"
+    version = TOOLS[name].version if name in TOOLS else "own"
+    return name, state_now, str(process.pid) if process else "-", "-", "-", version
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:

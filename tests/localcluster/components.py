@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcluster.network import Network
 from localcluster.nodes import KWOK_ANNOTATION
 from localcluster.paths import MANIFESTS
 from localcluster.state import Layout
@@ -28,8 +29,15 @@ class Component:
     ready_url: str
 
 
-def component(name: str, layout: Layout, ports: Mapping[str, int]) -> Component:
-    """Return how to start the component called `name` of the cluster at `layout`."""
+def component(name: str, layout: Layout, ports: Mapping[str, int], network: Network | None = None) -> Component:
+    """Return how to start the component called `name` of the cluster at `layout`.
+
+    Args:
+        name: one of ORDER.
+        layout: the cluster's files.
+        ports: see state.PORT_NAMES.
+        network: the addresses of a cluster that has a real node.
+    """
     builders = {
         "etcd": _etcd,
         "kube-apiserver": _apiserver,
@@ -37,8 +45,23 @@ def component(name: str, layout: Layout, ports: Mapping[str, int]) -> Component:
         "kube-scheduler": _scheduler,
         "kwok": _kwok,
     }
-    arguments = builders[name](layout, ports)
+    arguments = (*builders[name](layout, ports), *_addresses(name, network))
     return Component(name, arguments, ready_url(name, ports))
+
+
+def _addresses(name: str, network: Network | None) -> tuple[str, ...]:
+    """Return the arguments that differ between a cluster with a real node and one without."""
+    services = network.services if network else SERVICE_CIDR
+    if name == "kube-controller-manager":
+        return (f"--service-cluster-ip-range={services}",)
+    if name != "kube-apiserver":
+        return ()
+    return (
+        # The node and its pods reach it by this machine's end of their link.
+        f"--bind-address={'0.0.0.0' if network else '127.0.0.1'}",  # noqa: S104 - two addresses, and it takes one
+        f"--advertise-address={network.host if network else ADVERTISE_ADDRESS}",
+        f"--service-cluster-ip-range={services}",
+    )
 
 
 def endpoint(name: str, ports: Mapping[str, int]) -> str:
@@ -74,10 +97,7 @@ def _etcd(layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
 def _apiserver(layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
     return (
         f"--etcd-servers={endpoint('etcd', ports)}",
-        "--bind-address=127.0.0.1",
         f"--secure-port={ports['kube-apiserver']}",
-        f"--advertise-address={ADVERTISE_ADDRESS}",
-        f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--authorization-mode=Node,RBAC",
         # PodSecurity is among the plugins that are on by default.
         "--enable-admission-plugins=NodeRestriction",
@@ -129,7 +149,6 @@ def _controller_manager(layout: Layout, ports: Mapping[str, int]) -> tuple[str, 
         f"--root-ca-file={layout.pki}/ca.crt",
         f"--cluster-signing-cert-file={layout.pki}/ca.crt",
         f"--cluster-signing-key-file={layout.pki}/ca.key",
-        f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--horizontal-pod-autoscaler-sync-period=2s",
         "--horizontal-pod-autoscaler-downscale-stabilization=5s",
         "--node-monitor-period=2s",

@@ -48,7 +48,7 @@ def _data() -> dict[str, Any]:
 
 
 def _node(name: str, product: str | None, gpus: int) -> Manifest:
-    labels, resources = _gpu_facts(product, gpus) if product else ({}, {})
+    labels, resources = gpu_facts(product, gpus) if product else ({}, {})
     capacity = _GENEROUS | resources
     return {
         "apiVersion": "v1",
@@ -68,7 +68,7 @@ def _node(name: str, product: str | None, gpus: int) -> Manifest:
     }
 
 
-def _gpu_facts(product: str, gpus: int) -> tuple[dict[str, str], dict[str, str]]:
+def gpu_facts(product: str, gpus: int) -> tuple[dict[str, str], dict[str, str]]:
     """Return the labels and the extended resources of a node with `gpus` GPUs of `product`."""
     data = _data()
     if row := data["products"].get(product):

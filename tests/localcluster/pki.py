@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -10,12 +11,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from localcluster.nodeconfig import NODE_NAME
+
 # user -> groups; system:masters is what a cluster administrator's certificate carries.
 IDENTITIES: dict[str, tuple[str, ...]] = {
     "admin": ("system:masters",),
     "kwok": ("system:masters",),
     "system:kube-controller-manager": (),
     "system:kube-scheduler": (),
+}
+# What the programs of a real node are.
+NODE_IDENTITIES: dict[str, tuple[str, ...]] = {
+    f"system:node:{NODE_NAME}": ("system:nodes",),
+    "system:kube-proxy": (),
+    "coredns": ("system:masters",),
+    "provisioner": ("system:masters",),
 }
 _SERVER_NAMES = (
     "localhost",
@@ -62,15 +72,16 @@ class Authority:
         _write_key(self._folder / f"{name}.key", key)
 
 
-def create(folder: Path, addresses: tuple[str, ...]) -> dict[str, str]:
+def create(folder: Path, addresses: tuple[str, ...], identities: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Write everything that the API server and its clients need into `folder`.
 
     Args:
         folder: created with mode 0700.
         addresses: IP addresses that the API server answers on.
+        identities: users and their groups.
 
     Returns:
-        The bearer token of each user in IDENTITIES.
+        The bearer token of each user.
     """
     folder.mkdir(parents=True, mode=0o700)
     cluster = Authority(folder, "ca")
@@ -84,14 +95,14 @@ def create(folder: Path, addresses: tuple[str, ...]) -> dict[str, str]:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     (folder / "service-account.pub").write_bytes(public)
-    return _write_tokens(folder / "tokens.csv")
+    return _write_tokens(folder / "tokens.csv", identities)
 
 
-def _write_tokens(path: Path) -> dict[str, str]:
-    tokens = {user: secrets.token_hex(16) for user in IDENTITIES}
+def _write_tokens(path: Path, identities: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    tokens = {user: secrets.token_hex(16) for user in identities}
     lines = [
         ",".join([tokens[user], user, user, *([f'"{",".join(groups)}"'] if groups else [])])
-        for user, groups in IDENTITIES.items()
+        for user, groups in identities.items()
     ]
     path.touch(mode=0o600)
     path.write_text("\n".join(lines) + "\n")

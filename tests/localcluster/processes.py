@@ -87,6 +87,11 @@ def spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: boo
     return _spawn(command, log, home, die_with_parent=False)
 
 
+def deathsig_command() -> list[str]:
+    """Return what to put before a command so that the kernel kills it when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", str(_DEATHSIG), str(os.getpid())]
+
+
 @functools.cache
 def _lasting_thread() -> ThreadPoolExecutor:
     """Return the one thread that starts programs bound to this process.
@@ -97,8 +102,7 @@ def _lasting_thread() -> ThreadPoolExecutor:
 
 
 def _spawn(command: Sequence[str], log: Path, home: Path, *, die_with_parent: bool) -> Process:
-    wrapper = [sys.executable, "-I", "-S", str(_DEATHSIG), str(os.getpid())] if die_with_parent else []
-    full_command = [*wrapper, *command]
+    full_command = [*(deathsig_command() if die_with_parent else []), *command]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
         full_command[0],

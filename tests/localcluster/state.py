@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import random
 import re
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from localcluster import cgroups
 from localcluster.errors import LocalClusterError
+from localcluster.network import Network, free_slot
 from localcluster.paths import run_root
 from localcluster.processes import Process
 
@@ -50,6 +53,16 @@ class Layout:
         return self.root / "kubeconfig"
 
     @property
+    def node(self) -> Path:
+        """The folder of the real node's programs."""
+        return self.root / "node"
+
+    @property
+    def cgroup(self) -> str:
+        """The name of the control group of the real node's pods, no other cluster's on this machine."""
+        return f"vllm-operator-{self.name}-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
+
+    @property
     def audit_log(self) -> Path:
         return self.root / "audit.log"
 
@@ -76,6 +89,13 @@ class State:
     started: bool = False
     processes: dict[str, Process] = field(default_factory=dict)
     ready_seconds: dict[str, float] = field(default_factory=dict)
+    # The address block of a cluster with a real node (see network.Network).
+    slot: int | None = None
+
+    @property
+    def network(self) -> Network | None:
+        """The addresses of a cluster with a real node; None for one without."""
+        return None if self.slot is None else Network(self.slot)
 
     @property
     def abandoned(self) -> bool:
@@ -143,11 +163,13 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def claim(layout: Layout, owner: Process, *, bound_to_owner: bool) -> State:
-    """Make the state folder with a record that holds free ports, which no other local cluster has or will take."""
+def claim(layout: Layout, owner: Process, *, bound_to_owner: bool, real_node: bool = False) -> State:
+    """Make the state folder with a record of ports and addresses that no other local cluster has or will take."""
     with locked("ports"):
-        taken = {port for other in all_layouts() if (state := load(other)) for port in state.ports.values()}
-        state = State(owner=owner, ports=_free_ports(taken), bound_to_owner=bound_to_owner)
+        others = [state for other in all_layouts() if (state := load(other))]
+        taken = {port for state in others for port in state.ports.values()}
+        slot = free_slot([state.slot for state in others if state.slot is not None]) if real_node else None
+        state = State(owner=owner, ports=_free_ports(taken), bound_to_owner=bound_to_owner, slot=slot)
         (layout.root / "log").mkdir(parents=True, mode=0o700)
         state.save(layout)
     return state
@@ -177,6 +199,8 @@ def wipe(layout: Layout) -> None:
         # kwok and the controllers first, etcd last: nothing then logs about a peer that went before it.
         for process in reversed(state.processes.values()):
             process.kill()
+        if state.slot is not None:
+            cgroups.remove(layout.cgroup)
     shutil.rmtree(layout.root, ignore_errors=True)
     if layout.root.exists():
         raise LocalClusterError(f"{layout.root} cannot be removed; remove it by hand")
