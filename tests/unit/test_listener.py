@@ -55,9 +55,12 @@ def child(version: int, **metadata: Any) -> dict[str, Any]:  # noqa: ANN401 - fi
 
 
 def pod(name: str, reason: str = "", component: str = "server", **metadata: Any) -> dict[str, Any]:  # noqa: ANN401
-    waiting = {"waiting": {"reason": reason, "message": "m"}} if reason else {"running": {}}
-    body = child(1, name=name, labels=labels("chat", component), **metadata)
-    return {**body, "status": {"containerStatuses": [{"name": "vllm", "state": waiting}]}}
+    state = {"waiting": {"reason": reason, "message": "m"}} if reason else {"running": {}}
+    status = {"name": "vllm", "ready": not reason, "state": state}
+    return {
+        **child(1, name=name, labels=labels("chat", component), **metadata),
+        "status": {"containerStatuses": [status]},
+    }
 
 
 def test_a_resource_is_looked_at_when_it_changed_and_not_for_our_own_writes() -> None:
@@ -105,13 +108,13 @@ def test_only_the_troubles_of_pods_are_news() -> None:
     world.listener.pod_seen("ADDED", pod("b"))
     assert world.queue.take() == []
     world.listener.pod_seen("MODIFIED", pod("b", "ErrImagePull"))
-    world.listener.pod_seen("MODIFIED", pod("a", "CrashLoopBackOff"))
+    world.listener.pod_seen("MODIFIED", pod("a", "CreateContainerConfigError"))
     assert world.queue.take() == ["team-a/chat soon"] * 2
-    world.listener.pod_seen("MODIFIED", pod("a", "CrashLoopBackOff"))
+    world.listener.pod_seen("MODIFIED", pod("a", "CreateContainerConfigError"))
     assert world.queue.take() == []
     trouble = world.notes.trouble(KEY, "server")
     assert trouble is not None
-    assert trouble.reason == "CrashLoopBackOff", "the first by name, so that the answer is stable"
+    assert trouble.reason == "CreateContainerConfigError", "the first by name, so that the answer is stable"
     world.listener.pod_seen("MODIFIED", pod("a"))
     world.listener.pod_seen("DELETED", pod("b", "ErrImagePull"))
     assert world.queue.take() == ["team-a/chat soon"] * 2
@@ -124,7 +127,7 @@ def test_servers_and_preload_have_troubles_of_their_own() -> None:
     assert world.notes.trouble(KEY, "server") is None
     found = world.notes.trouble(KEY, "preload")
     assert found is not None
-    assert found.message == "vllm: m"
+    assert found.message.endswith('(state: "ImagePullBackOff: m")')
 
 
 def test_a_pod_that_is_going_has_no_trouble() -> None:

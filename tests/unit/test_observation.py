@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 
 from vllm_operator.status.observation import (
-    PodTrouble,
     Preload,
     Rollout,
     Scaling,
     preload_of,
     rollout_of,
     scaling_of,
-    trouble_of,
 )
 
 
@@ -107,43 +105,3 @@ def test_an_autoscaler(conditions: list[dict[str, str]], reason: str) -> None:
     assert (found.exists, found.reason) == (True, reason)
     assert bool(found.problem) == bool(reason)
     assert scaling_of(None) == Scaling()
-
-
-def pod(*waiting: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **scheduled: str) -> dict[str, Any]:
-    conditions = [{"type": "PodScheduled", **scheduled}] if scheduled else []
-    status = {"conditions": conditions, "containerStatuses": list(waiting), "initContainerStatuses": list(init)}
-    return {"metadata": {"name": "p"}, "status": status}
-
-
-def container(reason: str, message: str = "", last: str = "") -> dict[str, Any]:
-    ended = {"lastState": {"terminated": {"reason": last}}} if last else {}
-    return {"name": "vllm", "state": {"waiting": {"reason": reason, "message": message}}, **ended}
-
-
-RUNNING = {"name": "log", "state": {"running": {}}}
-STUCK = pod(status="False", reason="Unschedulable", message="0/9 nodes are available")
-
-
-@pytest.mark.parametrize(
-    ("pods", "expected"),
-    [
-        ((), None),
-        ((pod(RUNNING),), None),
-        ((pod(container("ContainerCreating")),), None),
-        ((pod(container("PodInitializing")),), None),
-        (({"metadata": {}},), None),
-        ((STUCK,), PodTrouble("Unschedulable", "0/9 nodes are available")),
-        ((pod(container("ErrImagePull", "not found")), STUCK), PodTrouble("Unschedulable", "0/9 nodes are available")),
-        ((pod(RUNNING, container("ErrImagePull", "not found")),), PodTrouble("ErrImagePull", "vllm: not found")),
-        (
-            (pod(container("CrashLoopBackOff", "back-off 10s", "OOMKilled")),),
-            PodTrouble("CrashLoopBackOff", "vllm: back-off 10s (last end: OOMKilled)"),
-        ),
-        (
-            (pod(container("PodInitializing"), init=(container("ImagePullBackOff", "draft"),)),),
-            PodTrouble("ImagePullBackOff", "vllm: draft"),
-        ),
-    ],
-)
-def test_why_a_pod_does_not_serve(pods: tuple[dict[str, Any], ...], expected: PodTrouble | None) -> None:
-    assert trouble_of(pods) == expected

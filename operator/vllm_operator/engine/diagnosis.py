@@ -145,12 +145,17 @@ def _proof(failure: Failure, line: str, evidence: Evidence) -> str:
     return f'{where}: "{quote(shown)}"' if shown else ""
 
 
+_RAISED = re.compile(r"[A-Za-z_][\w.]{0,100}(?:Error|Exception|Interrupt|Exit)\b: ")
+_REFERS = re.compile(r"(?i)see (?:root cause|stack trace)")
 _TELLS_OF_ERROR = re.compile(r"(?i)error|exception|fatal|abort|segfault|killed|failed|panic|cannot")
 
 
 def _last_error(log: Sequence[str]) -> str:
-    """The last line that sounds like an error; the very last one when none does."""
-    return next((line for line in reversed(log) if _TELLS_OF_ERROR.search(line)), log[-1] if log else "")
+    """The last exception that says more than "see above"; else a line that sounds like an error; else the last one."""
+    telling = [line for line in reversed(log) if not _REFERS.search(line)]
+    raised = (line for line in telling if _RAISED.match(line))
+    sounding = (line for line in telling if _TELLS_OF_ERROR.search(line))
+    return next(raised, None) or next(sounding, None) or (log[-1] if log else "")
 
 
 def _flags(text: str) -> str:
