@@ -168,7 +168,8 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    return int(text) if len(text) <= len(str(_LARGEST)) and abs(int(text)) <= _LARGEST else _refuse(text)
+    digits = len(text.lstrip("-"))
+    return int(text) if digits <= len(str(_LARGEST)) and abs(int(text)) <= _LARGEST else _refuse(text)
 
 
 def _load(text: str) -> object:

@@ -108,6 +108,7 @@ def inspected(config: object) -> str:
         '{"version":1,"commit":"' + COMMIT + '","bytes":NaN}',
         '{"version":1,"commit":"' + COMMIT + '","bytes":1' + "0" * 30 + "}",
         '{"version":1,"commit":"' + COMMIT + '","bytes":1' + " " * 5000 + "}",
+        '{"version":1,"commit":"","config":{"a":-9223372036854775809},"weightBytes":1}',
         '{"version":1,"error":"broken"}',
         '{"version":1,"error":{"reason":"Nonsense","message":"x"}}',
         '{"version":1,"error":{"reason":["ModelGated"],"message":"x"}}',
