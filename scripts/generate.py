@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import failures
 import install_manifest
 import readme
 from vllm_operator.api import reference
@@ -33,6 +34,7 @@ _CHART = "charts/vllm-operator"
 FILES = (
     Generated("docs/reference.md", reference.markdown),
     Generated("README.md", readme.readme),
+    Generated("docs/status.md", failures.status_page),
     Generated("manifests/install.yaml", install_manifest.install_yaml),
     Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
     Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),

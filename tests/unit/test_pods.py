@@ -103,6 +103,10 @@ TROUBLES = {
         pod(container("waiting", reason="CreateContainerConfigError", message='secret "api-key" not found')),
         "CreateContainerConfigError", "the secret api-key,",
     ),
+    "nobody knows why": (
+        pod(container("waiting", reason="CrashLoopBackOff", message="back-off 5m0s restarting")), "CrashLoopBackOff",
+        "Container vllm does not start. The Events of the pod may say more.",
+    ),
     "Kubernetes' own words": (
         pod(container("waiting", reason="PostStartHookError", message="exit 1")), "PostStartHookError", "exit 1",
     ),

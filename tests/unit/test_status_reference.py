@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vllm_operator.api.status import ConditionType, Phase
+from vllm_operator.engine.diagnosis import failures
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "operator" / "vllm_operator"
@@ -24,6 +25,7 @@ OTHER_WORDS = frozenset({
     "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
     "AbleToScale", "Complete", "ContainerCreating", "Failed", "PodInitializing", "PodScheduled",
     "ScalingActive", "Succeeded",
+    "ContainerCannotRun", "ErrImagePull", "Error", "Job", "Killing",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
     "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
@@ -31,7 +33,7 @@ OTHER_WORDS = frozenset({
 })  # fmt: skip
 ARCHITECTURE = ("ForCausalLM", "ForConditionalGeneration")  # names of models' classes
 # Said by Kubernetes and handed on; the text shows them as examples.
-EXAMPLES = frozenset({"ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError"})
+EXAMPLES = frozenset({"CrashLoopBackOff", "PostStartHookError"})
 
 
 def _words(path: Path) -> Iterator[str]:
@@ -44,7 +46,7 @@ def _said() -> set[str]:
     """Every word that may be a reason."""
     modules = (path for path in PACKAGE.rglob("*.py") if not SILENT.match(str(path.relative_to(PACKAGE))))
     words = {word for path in modules for word in _words(path) if not word.endswith(ARCHITECTURE)}
-    return words - OTHER_WORDS
+    return (words - OTHER_WORDS - EXAMPLES) | {failure.reason for failure in failures() if failure.reason}
 
 
 def _rows(heading: str) -> Iterator[list[str]]:

@@ -175,10 +175,10 @@ def _successors(text: str) -> str:
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 # As vLLM writes them (vllm/logger.py): `(EngineCore pid=42) ERROR 11-21 16:00:00 [core.py:12] `.
-_PROCESS = re.compile(r"\(\w[\w ]{0,60} pid=\d{1,9}\) ?")
+_PROCESS = re.compile(r"(?:\(\w[\w -]{0,60} pid=\d{1,9}\) ?){1,3}")
 _LEVEL = re.compile(r"(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]{1,80}\] ?")
-# Configurations and hints are full of words that failures are known by.
-_HARMLESS = re.compile(r"(?:DEBUG|INFO|WARNING)\b")
+# Configurations and hints are full of words that failures are known by; so is the code that tracebacks show.
+_HARMLESS = re.compile(r"(?:DEBUG|INFO|WARNING)\b|raise [A-Za-z_]")
 
 
 def log_lines(text: str) -> tuple[str, ...]:
@@ -196,9 +196,17 @@ def log_lines(text: str) -> tuple[str, ...]:
 
 def _stripped(lines: Sequence[str] | deque[str]) -> Iterator[str]:
     for line in lines:
-        plain = _PROCESS.sub("", clean(line).lstrip(), count=1) if "pid=" in line[:100] else clean(line).lstrip()
-        if plain.strip() and not _HARMLESS.match(plain):
-            yield _LEVEL.sub("", plain, count=1)[:MAX_LINE].strip()
+        plain = _without_prefix(clean(line).strip())
+        if plain and not _HARMLESS.match(plain):
+            yield plain[:MAX_LINE].strip()
+
+
+def _without_prefix(line: str) -> str:
+    """A line without vLLM's prefix; what a worker prints gets one from each process that hands it on."""
+    for pattern in (_PROCESS, _LEVEL, _PROCESS):
+        found = pattern.match(line)
+        line = line[found.end() :].lstrip() if found else line
+    return line
 
 
 def clean(text: str) -> str:

@@ -119,8 +119,10 @@ def _container_symptom(pod: Mapping[str, Any], container: Mapping[str, Any], *, 
     if reason not in ("", *_ON_ITS_WAY, _BACK_OFF):
         line = _pull_problem(reason, clean(_text(_object(waiting).get("message"))))
         return Symptom(Stage.STUCK, line, _text(container.get("name")), facts=_facts(pod, container))
+    if reason == _BACK_OFF and not ended:  # a node that has forgotten how it ended
+        return Symptom(Stage.STUCK, reason, _text(container.get("name")), facts=_facts(pod, container))
     # What has just ended is soon restarted or put off, and only then its log is sure to be that of the last run.
-    if container.get("ready") is True or not (ended or reason == _BACK_OFF):
+    if container.get("ready") is True or not ended:
         return None
     if is_job and ended.get("reason") != "OOMKilled":  # its own report says why
         return None
@@ -144,10 +146,10 @@ def _pull_problem(reason: str, message: str) -> str:
 def _crash(pod: Mapping[str, Any], container: Mapping[str, Any], ended: Mapping[str, Any], failures: int) -> Symptom:
     message = _text(ended.get("message"))
     facts = _facts(pod, container)
-    line = f"{_number(ended.get('exitCode'))} {_text(ended.get('reason')) or 'Error'}" if ended else ""
-    if line and _startup_budget_used(pod, container, ended):
+    line = f"{_number(ended.get('exitCode'))} {_text(ended.get('reason')) or 'Error'}"
+    if _startup_budget_used(pod, container, ended):
         line += " after the startup budget"
-    if line and _text(ended.get("reason")) in ("StartError", "ContainerCannotRun"):
+    if _text(ended.get("reason")) in ("StartError", "ContainerCannotRun"):
         line, message = f"{line}: {clean(message)}"[:MAX_LINE], ""
     return Symptom(Stage.CRASHED, line, _text(container.get("name")), failures, message, facts)
 
