@@ -12,7 +12,7 @@ from planning import UID, spec_of
 from vllm_operator import kinds
 from vllm_operator.errors import Gone, OperatorError
 from vllm_operator.kinds import BY_NAME, Kind
-from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, Key
+from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, RESOURCE_ANNOTATION, Key
 from vllm_operator.plan.types import Defaults
 from vllm_operator.reconciler import Reconciler
 
@@ -141,6 +141,11 @@ class World:
         old = self.api.objects[kind.kind, name]
         changed = {**old, **{key: {**old.get(key, {}), **value} for key, value in change.items()}}
         self.listener.child_seen(kind, "MODIFIED", self.api.store(kind.kind, name, changed))
+
+    def see_pod(self, body: Object) -> None:
+        """The watch tells of a pod of the resource."""
+        body["metadata"]["annotations"] = {RESOURCE_ANNOTATION: "chat"}
+        self.listener.pod_seen("MODIFIED", body)
 
     def finish_preload(self) -> None:
         name = next(name for kind, name in self.api.objects if kind == "Job")

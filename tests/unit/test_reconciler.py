@@ -9,9 +9,11 @@ import copy
 
 import pytest
 
+from podstatus import container, crash, pod
 from vllm_operator import kinds
+from vllm_operator.diagnose import PATIENCE_SECONDS
 from vllm_operator.errors import Blocked, Conflict, Gone, Transient
-from world import EPHEMERAL, World
+from world import EPHEMERAL, KEY, World
 
 BEFORE_PODS = ["apply ServiceAccount", "apply PersistentVolumeClaim", "apply Job", "apply Service"]
 
@@ -184,3 +186,53 @@ async def test_what_is_going_is_left_to_the_garbage_collector(deleted: bool) -> 
     else:
         world.api.objects["VLLMDeployment", "chat"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert await world.fail(Gone) == []
+
+
+BAD_FLAG = "vllm serve: error: unrecognized arguments: --frobnicate"
+ONE_POD = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}
+
+
+async def test_a_server_that_crashes_is_diagnosed_once_and_for_all() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    world.happen(kinds.DEPLOYMENT, "chat", status=ONE_POD)
+    world.api.logs["chat-1", "vllm", True] = BAD_FLAG
+    world.see_pod(crash(1, code=2))
+    calls = await world.reconcile()
+    assert (calls[0], calls[-1]) == ("status", "event Warning InvalidArguments")
+    assert world.ready() == "InvalidArguments"
+    assert world.status["phase"] == "Starting"
+    world.api.logs.clear()
+    assert await world.reconcile() == [], "neither read nor told again"
+    world.api.logs["chat-1", "vllm", True] = BAD_FLAG
+    world.see_pod(crash(2, code=2))
+    await world.reconcile()
+    assert world.status["phase"] == "Degraded"
+    world.see_pod(crash(3, code=2))
+    assert await world.reconcile() == [], "the third time is no news"
+
+
+async def test_an_edit_clears_what_the_former_template_failed_of() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    world.happen(kinds.DEPLOYMENT, "chat", status=ONE_POD)
+    world.see_pod(crash(5, code=2))
+    await world.reconcile()
+    assert world.status["phase"] == "Degraded"
+    world.happen(kinds.DEPLOYMENT, "chat", status={"updatedReplicas": 0})
+    await world.reconcile()
+    assert world.ready() == "Starting"
+    world.happen(kinds.DEPLOYMENT, "chat", status=ONE_POD)
+    world.see_pod(pod(container("running"), name="chat-2", template="rs-2", created="2026-01-01T01:00:00Z"))
+    await world.reconcile()
+    assert world.ready() == "Starting", "the new one loads"
+
+
+async def test_another_look_is_asked_for_while_a_pod_is_created() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    assert (await world.reconciler.reconcile(KEY)).requeue_after is None
+    world.see_pod(pod(container("waiting", reason="ContainerCreating")))
+    wait = (await world.reconciler.reconcile(KEY)).requeue_after
+    assert wait is not None
+    assert 0 < wait <= PATIENCE_SECONDS

@@ -13,7 +13,7 @@ from vllm_operator.api.status import ConditionType, Status
 from vllm_operator.api.strict import unknown_fields
 from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan.types import Facts, LiveClaim
-from vllm_operator.status import make_status, refused_status
+from vllm_operator.status import make_status, notices, refused_status
 from vllm_operator.status.observation import (
     ChildError,
     Observation,
@@ -29,6 +29,9 @@ LOADED = Preload(exists=True, complete=True)
 AUTOSCALED = spec_of(autoscaling={"maxReplicas": 4})
 UNSCHEDULABLE = PodTrouble("Unschedulable", "0/9 nodes are available: 9 Insufficient nvidia.com/gpu.")
 IMAGE_PULL = PodTrouble("ImagePullBackOff", 'vllm: Back-off pulling image "vllm/vllm-openai:v9"')
+BAD_FLAG = PodTrouble("InvalidArguments", "The server does not know --frobnicate.", stalled=True)
+CRASHED = PodTrouble("EngineCrashed", "The engine crashed while it served.")
+NO_IMAGE_NAME = PodTrouble("InvalidImageName", "The image is no image reference.", stalled=True)
 QUOTA = ChildError("PersistentVolumeClaim chat-cache", "QuotaExceeded", "exceeded quota: storage")
 REJECTED = ChildError(
     "Deployment chat", "Rejected", "spec.template.spec.containers[1].image: Required value", final=True
@@ -116,6 +119,45 @@ SITUATIONS = {
         "Updating", "False/Unschedulable", "InProgress", {"Available": "True/Available"},
         spec=spec_of(replicas=2),
         seen={"preload": LOADED, "rollout": running(2, updated=1, available=1), "trouble": UNSCHEDULABLE},
+    ),
+    "a server that can never start": Situation(
+        "Degraded", "False/InvalidArguments", "Failed",
+        {"Available": "False/InvalidArguments", "Stalled": "True/InvalidArguments", "Reconciling": "False/Stalled"},
+        seen={"preload": LOADED, "rollout": running(ready=0, available=0), "trouble": BAD_FLAG},
+    ),
+    "the old one serves, the new one can never start": Situation(
+        "Degraded", "False/InvalidArguments", "Failed",
+        {"Available": "True/Available", "Stalled": "True/InvalidArguments"},
+        spec=spec_of(replicas=2),
+        seen={"preload": LOADED, "rollout": running(2, updated=1, available=1), "trouble": BAD_FLAG},
+    ),
+    "no longer than the deadline": Situation(
+        "Degraded", "False/InvalidArguments", "Failed",
+        seen={"preload": LOADED, "trouble": BAD_FLAG,
+              "rollout": running(ready=0, available=0, deadline_exceeded="has timed out progressing")},
+    ),
+    "one of two has crashed": Situation(
+        "Updating", "False/EngineCrashed", "InProgress",
+        {"Available": "True/Available", "Stalled": "False/Progressing", "Reconciling": "True/EngineCrashed"},
+        spec=spec_of(replicas=2),
+        seen={"preload": LOADED, "rollout": running(2, ready=1, available=1), "trouble": CRASHED},
+    ),
+    "edited, and nobody has looked at the edit yet": Situation(
+        "Starting", "False/Starting", "InProgress", {"Available": "False/Starting", "Stalled": "False/Progressing"},
+        seen={"preload": LOADED, "rollout": running(ready=0, available=0, current=False), "trouble": BAD_FLAG},
+    ),
+    "edited, and no pod of the new template exists yet": Situation(
+        "Starting", "False/Starting", "InProgress", {"Available": "False/Starting", "Stalled": "False/Progressing"},
+        seen={"preload": LOADED, "rollout": running(updated=0, ready=0, available=0), "trouble": BAD_FLAG},
+    ),
+    "another model is downloaded while the servers of the former fail": Situation(
+        "Preloading", "False/Preloading", "InProgress", {"Stalled": "False/Progressing"},
+        seen={"withheld": True, "preload": Preload(exists=True), "rollout": running(ready=0, available=0),
+              "trouble": BAD_FLAG},
+    ),
+    "the preload Job's image has no name": Situation(
+        "Degraded", "False/InvalidImageName", "Failed", {"CacheReady": "False/InvalidImageName"},
+        seen={"withheld": True, "preload": Preload(exists=True), "preload_trouble": NO_IMAGE_NAME},
     ),
     "deadline exceeded": Situation(
         "Degraded", "False/ProgressDeadlineExceeded", "Failed", {"Available": "False/Unschedulable"},
@@ -354,3 +396,21 @@ def test_a_spec_that_cannot_be_read() -> None:
     assert (status["phase"], status["observedGeneration"]) == ("Refused", 7)
     assert kstatus({**body, "status": status}) == "Failed"
     assert refused_status({**body, "status": status}, error, LATER) == status
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a server that can never start", ["Warning InvalidArguments"]),
+        ("one of two has crashed", ["Warning EngineCrashed"]),
+        ("unschedulable", ["Warning Unschedulable"]),
+        ("preload cannot pull its image", ["Warning ImagePullBackOff"]),
+        ("edited, and nobody has looked at the edit yet", []),
+        ("updating", []),
+        ("ready", ["Normal Ready"]),
+    ],
+)
+def test_trouble_is_an_event(name: str, expected: list[str]) -> None:
+    seen = observation(SITUATIONS[name])
+    found = notices(seen, {}, make_status(seen, {}, NOW))
+    assert [f"{one.kind} {one.reason}" for one in found] == expected
