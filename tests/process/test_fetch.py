@@ -523,6 +523,33 @@ class TestRefused:
         assert "pip install huggingface_hub" in ended.stderr
 
 
+@pytest.mark.parametrize("argv", [["size", "70B"], ["--help"], ["fetch", "--help"]])
+def test_what_fetches_nothing_does_not_wait_for_the_library(argv: list[str], client: Client) -> None:
+    code = (
+        "import sys; from vllm_operator.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({'huggingface_hub', 'httpx2', 'filelock'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    argv = [sys.executable, "-c", code, *argv]
+    ended = subprocess.run(argv, env=client.environment, capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == ""
+
+
+def test_it_answers_as_a_plugin_of_kubectl(client: Client, tiny: Path, tmp_path: Path) -> None:
+    client.hub.add("org/tiny", tiny)
+    plugin = tmp_path / "kubectl-vllm"
+    plugin.write_text("import sys; from vllm_operator.__main__ import main; sys.exit(main())", encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(plugin), "fetch", "org/tiny", "--revision"],
+        env=client.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.split(":")[0]) == (2, "kubectl vllm")
+
+
 class TestInspect:
     def test_a_repository(self, client: Client, sharded: Path) -> None:
         commit = client.hub.add("org/sharded", sharded).sha
