@@ -109,6 +109,11 @@ class Handler(BaseHTTPRequestHandler):
         """The token of the request, empty without one."""
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
+    @property
+    def origin(self) -> str:
+        """The hub as the client calls it: it may listen on every address."""
+        return f"http://{self.headers['Host']}"
+
     def _check_token(self) -> None:
         if self.token and not self.server.hub.knows(self.token):
             self._refuse(401, "", "Invalid credentials in Authorization header")
@@ -127,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         entries = [file.described() for file in commit.files.values()]
         headers = {}
         if start + page < len(entries):
-            here = f"{self.server.hub.endpoint}{urlsplit(self.path).path.removeprefix(self.server.hub.prefix)}"
+            here = f"{self.origin}{urlsplit(self.path).path}"
             headers["Link"] = f'<{here}?recursive=true&cursor={start + page}>; rel="next"'
         self._json(entries[start : start + page], headers=headers)
 
@@ -161,7 +166,9 @@ class Handler(BaseHTTPRequestHandler):
         if not file.is_lfs:
             return self._file(file, headers)
         hub = self.server.hub
-        location = f"{hub.content_host or hub.endpoint}/content/{commit.sha}/{file.sha256}?name={quote(path)}"
+        location = (
+            f"{hub.content_host or self.origin}{hub.prefix}/content/{commit.sha}/{file.sha256}?name={quote(path)}"
+        )
         linked = {"X-Linked-Size": str(file.size), "X-Linked-Etag": f'"{file.sha256}"', "Location": location}
         return self._json({}, 302, {**headers, **linked})
 

@@ -274,7 +274,7 @@ class TestFetch:
 
     def test_a_mirror_under_a_path_and_content_on_another_host(self, tiny: Path, tmp_path: Path) -> None:
         with Hub(prefix="/mirror/hf") as hub:
-            hub.content_host = f"http://localhost:{hub.port}{hub.prefix}"
+            hub.content_host = f"http://localhost:{hub.port}"
             commit = hub.add("org/private", tiny, token=TOKEN).sha
             client = Client(hub, tmp_path)
             assert client.run("org/private", HF_TOKEN=TOKEN).code == 0
