@@ -9,12 +9,22 @@ import pytest
 
 import operator_process
 from cluster.support.arena import arena, arena_namespace, launch
-from cluster.support.fixtures import api, create, samples
+from cluster.support.fixtures import administrator, api, create, namespace_factory, samples
 from cluster.support.unharmed import unharmed
 from localcluster.access import ClusterAccess
 from operator_process import OperatorProcess
 
-__all__ = ["api", "arena", "arena_namespace", "create", "launch", "samples", "unharmed"]  # fixtures
+__all__ = [
+    "administrator",
+    "api",
+    "arena",
+    "arena_namespace",
+    "create",
+    "launch",
+    "namespace_factory",
+    "samples",
+    "unharmed",
+]  # fixtures
 
 _FAILED = pytest.StashKey[bool]()
 

@@ -36,7 +36,7 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[ClusterAccess]:
     elif wanted != "local":
         pytest.exit(f"CLUSTER={wanted!r} is not known; leave it unset, or use `local` or `kind`", returncode=2)
     elif kubeconfig := os.environ.get("LOCALCLUSTER_KUBECONFIG"):
-        yield _running(Path(kubeconfig))
+        yield running(Path(kubeconfig))
     else:
         started = Cluster.start(f"pytest-{os.getpid()}", bound=True)
         pytestconfig.stash[_READY_SECONDS] = started.ready_seconds
@@ -66,7 +66,7 @@ def namespace_factory(cluster: ClusterAccess, request: pytest.FixtureRequest) ->
     made: list[str] = []
 
     def make(labels: Mapping[str, str]) -> str:
-        name = _namespace_name(request.node.name)
+        name = namespace_name(request.node.name)
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}
         cluster.kubectl("create", "--filename=-", input=manifest)
         made.append(name)
@@ -105,7 +105,12 @@ def _kind() -> Iterator[ClusterAccess]:
     opened.close()
 
 
-def _running(kubeconfig: Path) -> Cluster:
+def running(kubeconfig: Path) -> Cluster:
+    """Return the local cluster that is up and has this kubeconfig.
+
+    Raises:
+        LocalClusterError: there is none.
+    """
     layout = state.Layout(kubeconfig.absolute().parent)
     found = Cluster.attach(layout.name) if layout == state.layout_of(layout.name) else None
     if found is None or found.kubeconfig != kubeconfig.absolute():
@@ -116,6 +121,7 @@ def _running(kubeconfig: Path) -> Cluster:
     return found
 
 
-def _namespace_name(test: str) -> str:
+def namespace_name(test: str) -> str:
+    """Return a new name of a namespace that tells of the test by whose name it is called."""
     words = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_"))[:_MOST_OF_A_NAME].strip("-")
     return f"{words or 'test'}-{secrets.token_hex(3)}"

@@ -8,11 +8,16 @@ from typing import Any, Protocol
 import pytest
 
 from cluster.support import samples as all_samples
-from cluster.support.api import Api
+from cluster.support.api import NAMESPACE, Api
 from cluster.support.samples import Samples
 from cluster.support.service import Service
 from localcluster.access import ClusterAccess
+from localcluster.fixtures import NamespaceFactory, namespace_name
+from localcluster.wait import wait_for
 from operator_process import OperatorProcess
+from vllm_operator import kinds
+
+_LOOK_SECONDS = 0.01
 
 
 class Create(Protocol):
@@ -22,9 +27,39 @@ class Create(Protocol):
 
 
 @pytest.fixture(scope="session")
-def api(cluster: ClusterAccess) -> Api:
-    """The API server, as cluster administrator."""
+def administrator(cluster: ClusterAccess) -> Api:
+    """The API server, as cluster administrator, whatever a test file calls `api`."""
     return Api(cluster.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def api(administrator: Api) -> Api:
+    """The API server, as cluster administrator."""
+    return administrator
+
+
+@pytest.fixture
+def namespace_factory(administrator: Api, request: pytest.FixtureRequest) -> Iterator[NamespaceFactory]:
+    """As that of the harness, without kubectl: most tests begin and end with it."""
+    made: list[str] = []
+
+    def make(labels: Mapping[str, str]) -> str:
+        name = namespace_name(request.node.name)
+        administrator.create(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}
+        )
+        made.append(name)
+        account = f"ServiceAccount default in namespace {name}"
+        wait_for(
+            lambda: administrator.get(kinds.SERVICE_ACCOUNT, name, "default"), message=account, interval=_LOOK_SECONDS
+        )
+        return name
+
+    yield make
+    for name in made:
+        found = administrator.get(NAMESPACE, None, name)
+        if found and "deletionTimestamp" not in found["metadata"]:
+            administrator.delete(NAMESPACE, "", name)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ MODEL = "hf://Qwen/Qwen2.5-7B-Instruct"
 COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
 HOLD = "localcluster.test/hold"
 CONVERGE_SECONDS = 60.0
+# Asking costs milliseconds, and whoever waits ten times as long between two looks waits too long.
+_LOOK_SECONDS = 0.02
 
 # Needs no GPU and no claim, and nothing to be looked at first, and so is ready within a second.
 _PLAIN: Manifest = {
@@ -119,7 +121,7 @@ class Service:
             assert reason in ("", found["reason"]), found
             return found
 
-        return wait_for(said, timeout, f"{self}: {kind}={status} {reason}")
+        return wait_for(said, timeout, f"{self}: {kind}={status} {reason}", _LOOK_SECONDS)
 
     def wait_ready(self, reason: str = "", timeout: float = CONVERGE_SECONDS) -> Service:
         """Wait until it is Ready, and return it."""
