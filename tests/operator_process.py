@@ -18,6 +18,7 @@ import yaml
 
 from localcluster import deathsig, probe
 from localcluster.kubectl import Kubectl
+from localcluster.paths import cache_root
 from localcluster.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,8 +69,12 @@ def environment(kubeconfig: Path, port: int, settings: Mapping[str, str] | None 
     """Return the operator's whole environment; `settings` are fields of its configuration, as `log_level`."""
     fields = {"kubeconfig": str(kubeconfig), "health_port": str(port), "log_format": "text", **(settings or {})}
     own = {f"VLLM_OPERATOR_{name.upper()}": value for name, value in fields.items()}
-    python = {"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {"PATH": os.defpath, **python, **own}
+    return {"PATH": os.defpath, "PYTHONUNBUFFERED": "1", **python_environment(), **own}
+
+
+def python_environment() -> dict[str, str]:
+    """Return where a Python process finds the package, and where it keeps byte code: not in the source tree."""
+    return {"PYTHONPATH": PACKAGES, "PYTHONPYCACHEPREFIX": str(cache_root() / "pycache")}
 
 
 COMMAND = (sys.executable, "-m", "vllm_operator", "run")

@@ -22,7 +22,7 @@ from cluster.support.service import CACHED, HOLD, Service, manifest
 from localcluster.access import ClusterAccess
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
-from operator_process import ROOT
+from operator_process import python_environment
 from vllm_operator import kinds
 
 AUTOSCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 5}}
@@ -33,12 +33,7 @@ class Program:
     """The operator's command line beside the cluster of the test."""
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        self._environment = {
-            "PATH": os.defpath,
-            "PYTHONPATH": str(ROOT / "operator"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "KUBECONFIG": str(kubeconfig),
-        }
+        self._environment = {"PATH": os.defpath, "KUBECONFIG": str(kubeconfig), **python_environment()}
         self._file = folder / "resource.yaml"
 
     def __call__(self, command: str, resource: Manifest, namespace: str) -> subprocess.CompletedProcess[str]:

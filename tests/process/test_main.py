@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from operator_process import python_environment
 from vllm_operator import __main__ as cli
 from vllm_operator.api.crd import crd_yaml
 from vllm_operator.cli import crd as crd_command
 from vllm_operator.errors import Blocked, OperatorError, Transient, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {"PATH": os.defpath, **python_environment()}
 
 
 @pytest.fixture(autouse=True)
