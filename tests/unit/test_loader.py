@@ -48,6 +48,16 @@ def test_where_it_may_run_and_pull_from_is_shared() -> None:
     assert "runtimeClassName" not in pod
 
 
+def test_it_runs_where_and_as_whom_servers_run() -> None:
+    spec = {"nodeSelector": {"zone": "a", "kept": None}, "securityContext": {"fsGroup": 2000, "runAsUser": None}}
+    pod = job(podTemplate={"spec": spec})
+    assert pod["nodeSelector"] == {"zone": "a"}
+    assert pod["securityContext"]["fsGroup"] == 2000
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert "runAsUser" not in pod["securityContext"]
+    assert "nodeSelector" not in job()
+
+
 def test_the_image_is_the_operators_own() -> None:
     for engine in ({}, {"image": "mirror/vllm:v0.32.0"}, {"image": "mine:v1", "command": ["serve"]}):
         container = job(engine=engine)["containers"][0]

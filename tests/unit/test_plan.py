@@ -220,7 +220,8 @@ def test_a_volume_of_one_node_is_made_where_the_servers_run() -> None:
         job = manifests_of(accepted(spec))["Job"]["spec"]["template"]["spec"]
         assert {key: job.get(key) for key in where} == {key: pod_of(spec).get(key) for key in where}
     many = preload_of(podTemplate={"spec": templates[1]})["spec"]["template"]["spec"]
-    assert not {"nodeSelector", "affinity", "tolerations"} & set(many)
+    assert many["nodeSelector"] == {"pool": "gpu"}, "what is asked for, and no GPU"
+    assert "tolerations" not in many
 
 
 # --- replicas, rollouts, scaling

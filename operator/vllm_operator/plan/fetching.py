@@ -45,6 +45,7 @@ def job(spec: Spec, name: str, defaults: Defaults, errand: Errand, what: str) ->
         "env": _environment(spec, errand.environment),
         "service_account": child_name(name),
         "pod_settings": dict(errand.pod_settings),
+        "security_context": loader.security_context(spec),
         "volumes": [*([errand.volume] if errand.volume else ()), *loader.volumes(spec)],
         "volume_mounts": [*([errand.mount] if errand.mount else ()), *loader.volume_mounts(spec)],
     }

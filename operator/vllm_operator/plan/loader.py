@@ -10,7 +10,16 @@ from vllm_operator.engine.arguments import is_cpu
 from vllm_operator.plan.types import Defaults
 
 # Of the pod template: where a pod may run, pull from and how it resolves names; not what it runs.
-_SHARED = ("dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "priorityClassName", "tolerations")
+_SHARED = ("affinity", "dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "priorityClassName", "tolerations")
+# As in deployment.yaml.j2.
+_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 _OWN_VOLUMES = frozenset({"cache", "tmp", "shm", "model"})
 
 
@@ -38,17 +47,30 @@ def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 def pod_settings(spec: Spec) -> dict[str, Any]:
     """Fields of the pod template's spec that hold for the Job's pod too."""
     overlay = spec.pod_template.get("spec") or {}
-    return {key: overlay[key] for key in _SHARED if key in overlay}
+    selector = _without_nulls(overlay.get("nodeSelector"))
+    return {
+        **({"nodeSelector": selector} if selector else {}),
+        **{key: overlay[key] for key in _SHARED if overlay.get(key)},
+    }
 
 
 def pod_settings_beside(spec: Spec, placement: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, and everything that says where servers run: the Job runs on such a node, taints and all."""
+    """The same, and where servers run without being asked: the Job runs on such a node, taints and all."""
     overlay = spec.pod_template.get("spec") or {}
     asked = overlay.get("nodeSelector")
-    selector = {**placement["nodeSelector"], **(asked if isinstance(asked, Mapping) else {})}
-    kept = {key: value for key, value in selector.items() if value is not None}
-    affinity = {"affinity": overlay["affinity"]} if overlay.get("affinity") else {}
-    return {"nodeSelector": kept, "tolerations": placement["tolerations"], **affinity, **pod_settings(spec)}
+    selector = _without_nulls({**placement["nodeSelector"], **(asked if isinstance(asked, Mapping) else {})})
+    return {"tolerations": placement["tolerations"], **pod_settings(spec), "nodeSelector": selector}
+
+
+def security_context(spec: Spec) -> dict[str, Any]:
+    """The Job's pod runs as the servers' pods do: both read and write the same files."""
+    asked = (spec.pod_template.get("spec") or {}).get("securityContext")
+    return _without_nulls({**_SECURITY, **(asked if isinstance(asked, Mapping) else {})})
+
+
+def _without_nulls(given: object) -> dict[str, Any]:
+    """A null in a strategic merge removes a field."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, Mapping) else {}
 
 
 def volumes(spec: Spec) -> list[Mapping[str, Any]]:
