@@ -1,6 +1,7 @@
 """One local control plane: started, looked at, broken on purpose and ended."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,6 +144,27 @@ class Cluster(ClusterAccess):
             f"{capacity} allocatable on {NODE_NAME}",
         )
 
+    def claim_folder(self, kubectl: Kubectl, claim: str) -> Path:
+        """Return the folder on this machine behind a claim of a class of the real node, once it is bound.
+
+        Args:
+            kubectl: bound to the claim's namespace.
+            claim: its name.
+        """
+        found: str = wait_for(
+            lambda: (kubectl.get("pvc", claim) or {"spec": {}})["spec"].get("volumeName"),
+            _READY_DEADLINE_SECONDS,
+            f"claim {claim} bound",
+        )
+        return self.node.volumes / found
+
+    def fill_claim(self, kubectl: Kubectl, claim: str, source: Path) -> None:
+        """Copy what is in the folder `source` into a claim of the real node, readable by everyone."""
+        target = self.claim_folder(kubectl, claim)
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        for path in target.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
     def restart(self, component: str) -> None:
         self.kill(component)
         if component in node.ORDER:
@@ -251,4 +273,5 @@ def _prepare(*, real_node: bool) -> None:
     """Build what is missing, before anything is started."""
     if real_node:
         requirements.ensure()
+        requirements.allow_watches()
     build.ensure([*CONTROL_PLANE, *(NODE if real_node else ())])

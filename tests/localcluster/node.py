@@ -59,6 +59,11 @@ class Node:
             raise LocalClusterError(f"cluster {self.layout.name} has no real node; start it with --node")
         return self.record.network
 
+    @property
+    def volumes(self) -> Path:
+        """The folder with one folder for each volume, named as the PersistentVolume; with the node's own mounts."""
+        return Path(f"/proc/{self.record.processes['node'].pid}/root{HOME}/volumes")
+
     def start(self, server_port: int, tokens: Mapping[str, str], images: Sequence[Image], *, bound: bool) -> None:
         """Start the node's programs and wait until each answers.
 

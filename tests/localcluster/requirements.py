@@ -22,6 +22,10 @@ _CNI_PLUGINS = ("ptp", "host-local", "loopback")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+_INOTIFY_INSTANCES = 1024
+
+
 class NodeUnavailableError(LocalClusterError):
     """A real node cannot run here; the text says what is missing."""
 
@@ -42,6 +46,14 @@ def ensure() -> None:
         programs = ", ".join(program for program, _ in missing)
         packages = " ".join(sorted({package for _, package in missing}))
         raise NodeUnavailableError(f"a real node needs {programs}; install the packages {packages}")
+
+
+def allow_watches() -> None:
+    """Raise the number of inotify instances of a user to what a few nodes need; 128, a common value, is one node's."""
+    current = int(_INOTIFY.read_text())
+    if current < _INOTIFY_INSTANCES:
+        _INOTIFY.write_text(str(_INOTIFY_INSTANCES))
+        _say(f"raised fs.inotify.max_user_instances from {current} to {_INOTIFY_INSTANCES}, until the next boot")
 
 
 def cni_folder() -> Path:
@@ -69,7 +81,7 @@ def _has_plugins(folder: Path) -> bool:
 
 
 def _install(packages: list[str]) -> None:
-    print(f"localcluster: installing {' '.join(packages)}", file=sys.stderr, flush=True)
+    _say(f"installing {' '.join(packages)}")
     install = ("install", "--yes", "--no-install-recommends", *packages)
     if not _apt_get(*install):
         _apt_get("update")
@@ -80,3 +92,7 @@ def _apt_get(*arguments: str) -> bool:
     settings = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(["apt-get", *arguments], capture_output=True, check=False, env=settings)
     return done.returncode == 0
+
+
+def _say(text: str) -> None:
+    print(f"localcluster: {text}", file=sys.stderr, flush=True)
