@@ -137,7 +137,7 @@ def _flag(action: argparse.Action, spellings: list[str]) -> tuple[str, Data]:
         return name, {"type": "switch", **flag, **_default(action)}
     kind, optional, keys = _kind(name, action.type)
     flag = {"type": kind, **flag}
-    if optional:
+    if optional and (action.choices is None or None in action.choices):
         flag["optional"] = True
     if action.nargs is not None:
         flag["values"] = action.nargs
