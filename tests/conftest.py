@@ -7,6 +7,8 @@ pytest_plugins = ["hub.fixtures", "localcluster.fixtures"]
 
 # The same examples on every run, so that a run never fails by luck. To look for new ones: --hypothesis-profile=explore
 settings.register_profile("pinned", deadline=None, derandomize=True, max_examples=50)
+# `make unit` draws fewer, to answer within seconds; `make test` draws all of them.
+settings.register_profile("quick", settings.get_profile("pinned"), max_examples=10)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("pinned")
 

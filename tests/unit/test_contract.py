@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planning import plan_of, spec_of
@@ -55,7 +55,6 @@ def test_every_reviewed_command_line_parses(version: str) -> None:
 
 
 @given(valid_specs(), st.sampled_from(VERSIONS))
-@settings(max_examples=50, deadline=None)
 def test_whatever_the_operator_says_itself_parses(spec: dict[str, Any], version: str) -> None:
     own = {key: value for key, value in spec.get("engine", {}).items() if key not in ("extraArgs", "command")}
     parsed = parse_spec({**spec, "engine": own})
