@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from vllm_operator.engine.diagnosis import MAX_LINES, Diagnosis, diagnose
-from vllm_operator.errors import OperatorError, Transient
+from vllm_operator.errors import Blocked, OperatorError, Transient
 from vllm_operator.kinds import POD, Kind
 from vllm_operator.naming import MANAGED_SELECTOR, Key
 from vllm_operator.pods import Patient, Pods
@@ -121,7 +121,7 @@ class Diagnostician:
         except OperatorError as error:
             if isinstance(error, Transient) and self._pods.clock() - began >= _SLOW_SECONDS:
                 self._pause_until = self._pods.clock() + _PAUSE_SECONDS
-            log.info("log of %s/%s not read: %s", pod.name, symptom.container, error, extra={"resource": str(key)})
+            _tell(key, error)
             return ""
 
     async def _events(self, key: Key, pod: Patient) -> tuple[str, ...]:
@@ -129,5 +129,11 @@ class Diagnostician:
         try:
             return warnings_of(await self._cluster.pod_events(key.namespace, pod.uid))
         except OperatorError as error:
-            log.info("events of %s not read: %s", pod.name, error, extra={"resource": str(key)})
+            _tell(key, error)
             return ()
+
+
+def _tell(key: Key, error: OperatorError) -> None:
+    """Only a right that is missing is worth an administrator's attention."""
+    missing = isinstance(error, Blocked) and error.reason == "Forbidden"
+    log.log(logging.WARNING if missing else logging.DEBUG, "not read: %s", error, extra={"resource": str(key)})

@@ -104,9 +104,9 @@ def test_crash_loop_is_said_with_its_cause(create: Create, api: Api, namespace: 
     failing = {"localcluster.test/fail": "true", "localcluster.test/reason": "OOMKilled"}
     name = service.pods()[0]["metadata"]["name"]
     api.merge(kinds.POD, namespace, name, {"metadata": {"annotations": failing}})
-    found = service.wait("Available", "False", "CrashLoopBackOff")
-    assert "OOMKilled" in found["message"]
-    assert service.says("Ready", "False", "CrashLoopBackOff")
+    found = service.wait("Available", "False", "OOMKilled")
+    assert "memory limit" in found["message"]
+    assert service.says("Ready", "False", "OOMKilled")
     api.merge(kinds.POD, namespace, name, {"metadata": {"annotations": dict.fromkeys(failing)}})
     service.wait_ready()
 

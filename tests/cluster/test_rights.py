@@ -98,6 +98,13 @@ def _refused(port: int) -> dict[str, Any]:
     return _resource("refused", model=model, gpu={"product": "NVIDIA-L4", "count": 1}, service={"port": port})
 
 
+def _crashing() -> dict[str, Any]:
+    """Its log is asked for, and then who ended it."""
+    ends = {"localcluster.test/fail": "true", "localcluster.test/exit-code": "0"}
+    template = {"metadata": {"annotations": ends}}
+    return _resource("crashing", gpu={"count": 0}, cache={"ephemeral": True}, podTemplate=template)
+
+
 def _children(kubectl: Kubectl) -> set[str]:
     kinds = "persistentvolumeclaims,jobs,horizontalpodautoscalers,poddisruptionbudgets,networkpolicies,"
     kinds += "podmonitors,prometheusrules,configmaps"
@@ -121,7 +128,7 @@ def _events(kubectl: Kubectl) -> list[dict[str, Any]]:
 
 def test_every_right_is_used_and_none_is_missing(own_cluster: Cluster, own_operator: OperatorProcess) -> None:
     kubectl = own_cluster.kubectl.in_namespace("default")
-    kubectl.apply([_everything(), _refused(80)])
+    kubectl.apply([_everything(), _refused(80), _crashing()])
     kubectl("wait", "--for=condition=Ready", "vllmdeployment/everything", "--timeout=60s", timeout=70)
     assert len(_children(kubectl)) == 8
     wait_for(lambda: _events(kubectl), message="the refusal is said")

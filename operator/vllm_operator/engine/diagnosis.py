@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
+from vllm_operator.sizing.gpus import parse_yaml
 
 Where = Literal["end", "log", "state", "pod", "event"]
 
@@ -87,7 +87,7 @@ def _failure(row: Mapping[str, Any]) -> Failure:
     """A row of the file. Raises KeyError, TypeError, ValueError or re.error for one that is not as it should be."""
     rest = {key: value for key, value in row.items() if key not in ("patterns", "examples", "quotes")}
     return Failure(
-        patterns=tuple(re.compile(pattern) for pattern in row["patterns"]),
+        patterns=tuple(re.compile(pattern, re.MULTILINE) for pattern in row["patterns"]),
         examples=tuple(row["examples"]),
         quotes_log=row.get("quotes") == "log",
         **rest,
@@ -108,13 +108,17 @@ def _removed_flags() -> Mapping[str, str]:
 
 
 def _data(name: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    return yaml.safe_load((files("vllm_operator.engine") / "data" / name).read_text())
+    return parse_yaml((files("vllm_operator.engine") / "data" / name).read_text())
 
 
 def diagnose(evidence: Evidence) -> Diagnosis | None:
     """The first failure of the table that the evidence shows; None when it shows none."""
+    texts = {where: "\n".join(lines) for where, lines in evidence.lines.items()}
     for failure in failures():
-        for line in evidence.lines.get(failure.where, ()):
+        text = texts.get(failure.where, "")
+        if not text or not failure.search(text):  # ten times faster than line by line, and rarely true
+            continue
+        for line in evidence.lines[failure.where]:
             if found := failure.search(line):
                 return _diagnosis(failure, found, evidence)
     return None
