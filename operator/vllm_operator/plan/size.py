@@ -177,7 +177,7 @@ def judge(spec: Spec, sizing: Sizing) -> Refusal | None:
     if sizing.nodes > 1:
         sentence = f"this needs {sizing.nodes} nodes per replica, and replicas over several nodes are not supported yet"
         return Refusal("Sized", "MultiNodeUnsupported", (Problem("spec.parallelism.nodes", sentence),))
-    if (problem := cache_too_large(spec, sizing)) and spec.sizing.mode == "Strict":
+    if (problem := cache_too_large(spec, sizing)) and spec.sizing.mode != "Advisory":
         return Refusal("Sized", "KVCacheTooLarge", (Problem("spec.engine.kvCacheMemory", problem),))
     if sizing.verdict in (Verdict.FITS, Verdict.ESTIMATED, Verdict.SKIPPED):
         return None
