@@ -164,6 +164,11 @@ SITUATIONS = {
         seen={"preload": LOADED, "trouble": UNSCHEDULABLE,
               "rollout": running(ready=0, available=0, deadline_exceeded="has timed out progressing")},
     ),
+    "pods that run and are never ready": Situation(
+        "Degraded", "False/ProgressDeadlineExceeded", "Failed", {"Available": "False/Starting"},
+        seen={"preload": LOADED,
+              "rollout": running(ready=0, available=0, deadline_exceeded="has timed out progressing")},
+    ),
     "pods are refused": Situation(
         "Starting", "False/ReplicaFailure", "InProgress", {"Available": "False/Starting"},
         seen={"preload": LOADED, "rollout": running(existing=0, updated=0, ready=0, available=0, failure="quota")},
@@ -322,6 +327,7 @@ def test_messages_say_what_stands_in_the_way() -> None:
         return next(str(one["message"]) for one in status["conditions"] if one["type"] == "Ready")
 
     assert "Insufficient nvidia.com/gpu" in ready("deadline exceeded")
+    assert "GET /health" in ready("pods that run and are never ready")
     assert ready("rejected by the API server").startswith("Deployment chat: spec.template")
     assert ready("rejected by the API server").endswith("(and 1 more)")
     assert ready("updating") == "1 of 2 replicas are up to date, 2 available"

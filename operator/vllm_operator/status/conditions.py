@@ -179,13 +179,16 @@ def obstacle(seen: Observation) -> tuple[str, str, bool] | None:
     return _rollout_obstacle(seen)
 
 
+_NOT_READY = " (its pods run and do not become ready: does GET /health on port 8000 answer? see their logs)"
+
+
 def _rollout_obstacle(seen: Observation) -> tuple[str, str, bool] | None:
     """As `obstacle`, of pods that exist or cannot be made."""
     trouble, rollout = pod_trouble(seen), seen.rollout
     if trouble and trouble.stalled:
         return trouble.reason, trouble.message, False
     if rollout.deadline_exceeded:
-        why = f"{trouble.reason}: {trouble.message}" if trouble else rollout.deadline_exceeded
+        why = f"{trouble.reason}: {trouble.message}" if trouble else f"{rollout.deadline_exceeded}{_NOT_READY}"
         return "ProgressDeadlineExceeded", why, False
     if rollout.failure:
         reason = "QuotaExceeded" if "exceeded quota" in rollout.failure else "ReplicaFailure"
