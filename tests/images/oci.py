@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -137,7 +137,9 @@ def _entry(name: str, mode: int) -> tarfile.TarInfo:
     return entry
 
 
-def write_layout(stream: IO[bytes], names: Iterable[str], config: Config, layers: Iterable[Blob]) -> None:
+def write_layout(
+    stream: IO[bytes], names: Iterable[str], config: Config, layers: Iterable[Blob], left_out: Container[str] = ()
+) -> None:
     """Write an image layout with one image to `stream`, as a tar file.
 
     Args:
@@ -145,6 +147,7 @@ def write_layout(stream: IO[bytes], names: Iterable[str], config: Config, layers
         names: what the image is called (registry/repository:tag).
         config: how its containers start.
         layers: from the lowest to the topmost.
+        left_out: digests of layers that whoever reads it has unpacked already; they are named only.
     """
     blobs = list(layers)
     description = json.dumps(_config(config, blobs)).encode()
@@ -162,7 +165,7 @@ def write_layout(stream: IO[bytes], names: Iterable[str], config: Config, layers
         _add(tar, "index.json", json.dumps(index).encode())
         for content in (description, text):
             _add(tar, f"blobs/sha256/{_sha256(content)}", content)
-        for digest, blob in {blob.digest: blob for blob in blobs}.items():
+        for digest, blob in {blob.digest: blob for blob in blobs if blob.digest not in left_out}.items():
             tar.add(blob.path, arcname=f"blobs/sha256/{digest}")
 
 

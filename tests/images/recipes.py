@@ -21,9 +21,12 @@ from localcluster.paths import cache_root
 # What the operator uses where nobody says otherwise, so that samples run here unchanged.
 VLLM_NAMES = ("vllm/vllm-openai-cpu:v0.32.0", "vllm/vllm-openai:v0.32.0")
 OPERATOR_NAME = "vllm-operator:0.1.0"
+CHAT_SERVER_NAME = "registry.example.com/chat-server:1.0.0"
 # Goes up with a change in layers.py or here that makes other content from the same inputs.
 _LAYOUT = 1
-_PACKAGE = Path(__file__).parents[2] / "operator" / "vllm_operator"
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = _ROOT / "operator" / "vllm_operator"
+_CHAT_SERVER = _ROOT / "examples" / "own-server" / "chat_server.py"
 _OPERATOR_FOLDER, _VLLM_FOLDER = "/opt/vllm-operator", "/opt/vllm"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 # Sources for compilers and the packages' own tests: nothing loads them.
@@ -70,9 +73,15 @@ class Image:
         parts = [*self.names, repr(self.config), *(layer.key for layer in self.layers)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
-    def write(self, stream: IO[bytes]) -> None:
-        """Write the image as an OCI layout in a tar file, for `ctr images import`."""
-        write_layout(stream, self.names, self.config, [layer.ensure() for layer in self.layers])
+    def write(self, stream: IO[bytes], onto: "Image | None" = None) -> None:
+        """Write the image as an OCI layout in a tar file, for `ctr images import`.
+
+        Args:
+            stream: a file or a pipe.
+            onto: an image that the reader has: layers of it are left out.
+        """
+        there = {layer.ensure().digest for layer in onto.layers} if onto else set()
+        write_layout(stream, self.names, self.config, [layer.ensure() for layer in self.layers], there)
 
 
 def pause() -> Image:
@@ -104,7 +113,24 @@ def operator() -> Image:
     return Image((canonical(OPERATOR_NAME),), config, stack)
 
 
-IMAGES: dict[str, Callable[[], Image]] = {"pause": pause, "tools": tools, "vllm": vllm, "operator": operator}
+def chat_server() -> Image:
+    """Return examples/own-server on top of vLLM's image, as its Dockerfile describes it."""
+    base = vllm()
+    # Where the Dockerfile has a working directory; every container here begins in the root folder.
+    settings = {**base.config.environment, "PYTHONPATH": "/srv"}
+    config = Config(("uvicorn", "chat_server:app"), (), settings, "1000:1000")
+    source = hashlib.sha256(_CHAT_SERVER.read_bytes()).hexdigest()
+    added = Layer("chat-server", source, lambda writer: writer.file("/srv/chat_server.py", _CHAT_SERVER))
+    return Image((CHAT_SERVER_NAME,), config, (*base.layers, added))
+
+
+IMAGES: dict[str, Callable[[], Image]] = {
+    "pause": pause,
+    "tools": tools,
+    "vllm": vllm,
+    "operator": operator,
+    "chat-server": chat_server,
+}
 
 
 def canonical(name: str) -> str:

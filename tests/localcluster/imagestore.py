@@ -53,8 +53,8 @@ def _import_missing(root: Path, images: Sequence[Image], programs: Path) -> None
         subprocess.run([*ctr, "content", "prune", "references"], check=True, capture_output=True)
 
 
-def load(ctr: Sequence[str], image: Image) -> None:
-    """Import an image by the `ctr` command of a containerd that runs.
+def load(ctr: Sequence[str], image: Image, onto: Image | None = None) -> None:
+    """Import an image by the `ctr` command of a containerd that runs; layers of `onto` are there already.
 
     Raises:
         LocalClusterError: containerd refused it.
@@ -63,7 +63,7 @@ def load(ctr: Sequence[str], image: Image) -> None:
     with Popen(command, stdin=PIPE, stdout=subprocess.DEVNULL, stderr=PIPE) as process:
         assert process.stdin is not None and process.stderr is not None  # noqa: PT018 - both are pipes
         try:
-            image.write(process.stdin)
+            image.write(process.stdin, onto)
             process.stdin.close()
         except BrokenPipeError:
             pass

@@ -114,9 +114,9 @@ class Node:
             )
         return answer.stdout
 
-    def load(self, image: Image) -> None:
-        """Give the node one more image, or another content of one that it has."""
-        imagestore.load(self.enter("ctr", "--address", nodeconfig.SOCKET, "--namespace", "k8s.io"), image)
+    def load(self, image: Image, onto: Image | None = None) -> None:
+        """Give the node one more image, or another content of one that it has; `onto` is one below it that it has."""
+        imagestore.load(self.enter("ctr", "--address", nodeconfig.SOCKET, "--namespace", "k8s.io"), image, onto)
 
     def _write_files(self, server_port: int, tokens: Mapping[str, str]) -> None:
         folder, network = self.layout.node, self.network
