@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from vllm_operator.engine.flags import policy
 from vllm_operator.sizing.gpus import parse_yaml
 
 Where = Literal["end", "log", "state", "pod", "event"]
@@ -97,18 +98,8 @@ def _failure(row: Mapping[str, Any]) -> Failure:
 @cache
 def failures() -> tuple[Failure, ...]:
     """The table that ships with the package."""
-    return tuple(_failure(row) for row in _data("failures.yaml"))
-
-
-@cache
-def _removed_flags() -> Mapping[str, str]:
-    """What to use instead of flags that vLLM once knew."""
-    removed: Mapping[str, str] = _data("flags.yaml")["removed"]
-    return removed
-
-
-def _data(name: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    return parse_yaml((files("vllm_operator.engine") / "data" / name).read_text())
+    rows = parse_yaml((files("vllm_operator.engine") / "data" / "failures.yaml").read_text())
+    return tuple(_failure(row) for row in rows)
 
 
 def diagnose(evidence: Evidence) -> Diagnosis | None:
@@ -169,7 +160,7 @@ def _flags(text: str) -> str:
 
 def _successors(text: str) -> str:
     """What became of flags that vLLM once knew, to be appended to a sentence."""
-    removed = _removed_flags()
+    removed = policy().removed
     names = (word.partition("=")[0].replace("_", "-") for word in text.split())
     told = [f"{name} was removed from vLLM: use {removed[name]}" for name in names if name in removed]
     return f" ({'; '.join(told)})" if told else ""
