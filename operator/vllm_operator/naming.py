@@ -27,6 +27,8 @@ RESOURCE_ANNOTATION = f"{GROUP}/resource"
 MODEL_ANNOTATION = f"{GROUP}/model-digest"
 # The commit that the pod serves: a branch may have moved on since.
 COMMIT_ANNOTATION = f"{GROUP}/commit"
+# A module that the server's container runs: the text is the file.
+DRAINING_ANNOTATION = f"{GROUP}/connection-draining"
 # Set by the Job controller on the pods of a Job.
 JOB_LABEL = "batch.kubernetes.io/job-name"
 

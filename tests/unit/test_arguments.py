@@ -10,7 +10,10 @@ import pytest
 from planning import plan_of, server_of, spec_of
 
 HEAD = ["Qwen/Qwen3-8B", "--served-model-name", "Qwen/Qwen3-8B", "--revision", "main", "--dtype", "auto"]
-SERVER = ["--host", "0.0.0.0", "--port", "8000", "--shutdown-timeout", "60"]  # noqa: S104
+SERVER = [
+    *("--host", "0.0.0.0", "--port", "8000", "--shutdown-timeout", "10"),  # noqa: S104
+    *("--middleware", "connection_draining.ConnectionDraining"),
+]
 SHAPE = ["--tensor-parallel-size", "1", "--pipeline-parallel-size", "1", "--max-model-len", "16384"]
 BATCH = ["--max-num-seqs", "256", "--max-num-batched-tokens", "8192", "--kv-cache-dtype", "auto"]
 SHARE = ["--gpu-memory-utilization", "0.9"]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from planning import UID, fleet_offers
+from planning import TEXT_OF_FILE, UID, fleet_offers
 from vllm_operator.api.parse import Resource, parse_manifest
+from vllm_operator.engine.pod import draining_source
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.types import Defaults, Facts, Plan
 from vllm_operator.render import render
@@ -34,6 +35,7 @@ class Dumper(yaml.CSafeDumper):
         return True
 
     def text(self, value: str) -> yaml.ScalarNode:
+        value = TEXT_OF_FILE if value == draining_source() else value
         block = "|" if "\n" in value else None
         found: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", value, style=block)
         return found

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from planning import manifests_of, plan_of, pod_of, server_of, spec_of
 from vllm_operator.api.quantity import to_bytes
+from vllm_operator.engine.pod import draining_source
 
 OWN_SERVER = {"image": "ghcr.io/acme/chat:1.0", "command": ["serve"]}
 
@@ -44,13 +45,16 @@ def test_times_add_up(startup: int, drain: int, pre_stop: int) -> None:
     assert startup <= probe["periodSeconds"] * probe["failureThreshold"] < startup + probe["periodSeconds"]
     assert pod["terminationGracePeriodSeconds"] == pre_stop + drain + 20
     assert deployment["progressDeadlineSeconds"] > startup
-    assert server["args"][server["args"].index("--shutdown-timeout") + 1] == str(drain)
+    assert server["lifecycle"]["preStop"]["exec"]["command"][-2:] == [str(pre_stop), str(drain)]
+    last = int(server["args"][server["args"].index("--shutdown-timeout") + 1])
+    assert last == min(drain, 10)
+    assert last + 8 < 20, "workers need up to 8 s to end"
     assert {"name": "VLLM_ENGINE_READY_TIMEOUT_S", "value": str(startup)} in server["env"]
 
 
 def test_probes_ask_health_on_the_port_of_the_server() -> None:
     server = server_of(spec_of())
-    for kind, period, failures in (("startupProbe", 10, 180), ("readinessProbe", 5, 3), ("livenessProbe", 10, 6)):
+    for kind, period, failures in (("startupProbe", 2, 900), ("readinessProbe", 5, 3), ("livenessProbe", 10, 6)):
         probe = server[kind]
         assert probe["httpGet"] == {"path": "/health", "port": "http"}
         assert (probe["periodSeconds"], probe["failureThreshold"], probe["timeoutSeconds"]) == (period, failures, 5)
@@ -63,6 +67,7 @@ def test_the_environment_of_a_server_that_is_offline() -> None:
         "HF_HOME": "/models",
         "HF_MODULES_CACHE": "/tmp/modules",  # noqa: S108 - a path in the pod
         "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": "/etc/vllm-operator",
         "TMPDIR": "/tmp",  # noqa: S108
         "VLLM_CACHE_ROOT": "/cache/vllm",
         "VLLM_CONFIG_ROOT": "/cache/config",
@@ -189,8 +194,33 @@ def test_a_server_without_a_gpu_asks_for_memory_for_weights_and_cache() -> None:
     assert "nodeSelector" not in pod_of(spec)
 
 
+def test_a_server_finds_its_middleware_beside_what_the_user_has_python_find() -> None:
+    engine = {"env": [{"name": "PYTHONPATH", "value": "/opt/plugins"}]}
+    found = environment(spec_of(engine=engine))
+    assert found["PYTHONPATH"] == "/etc/vllm-operator:$(USER_PYTHONPATH)"
+    assert found["USER_PYTHONPATH"] == "/opt/plugins"
+    order = [variable["name"] for variable in server_of(spec_of(engine=engine))["env"]]
+    assert order.index("USER_PYTHONPATH") < order.index("PYTHONPATH"), "only what comes before is expanded"
+    assert environment(spec_of(engine={**OWN_SERVER, **engine}))["PYTHONPATH"] == "/opt/plugins"
+    assert job_environment(spec_of(engine=engine))["PYTHONPATH"] == "/opt/plugins"
+
+
+def test_the_hook_and_the_middleware_are_one_file_out_of_an_annotation() -> None:
+    template = manifests_of(plan_of(spec_of()))["Deployment"]["spec"]["template"]
+    server = template["spec"]["containers"][0]
+    (item,) = volumes(spec_of())["draining"]["downwardAPI"]["items"]
+    (mount,) = (one for one in server["volumeMounts"] if one["name"] == "draining")
+    annotation = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
+    assert template["metadata"]["annotations"][annotation] == draining_source()
+    assert f"{mount['mountPath']}/{item['path']}" in server["lifecycle"]["preStop"]["exec"]["command"]
+    assert item["path"] == f"{server['args'][server['args'].index('--middleware') + 1].partition('.')[0]}.py"
+    assert mount["mountPath"] in environment(spec_of())["PYTHONPATH"]
+
+
 def test_an_own_server_waits_only() -> None:
     own = server_of(spec_of(engine=OWN_SERVER, lifecycle={"preStopSeconds": 7}))
+    assert "--middleware" not in own.get("args", [])
+    assert "draining" not in volumes(spec_of(engine=OWN_SERVER))
     assert own["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
     assert "lifecycle" not in server_of(spec_of(engine=OWN_SERVER, lifecycle={"preStopSeconds": 0}))
 

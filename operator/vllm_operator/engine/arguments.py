@@ -17,6 +17,8 @@ from vllm_operator.engine.source import Scheme, parse_source, served_names
 from vllm_operator.sizing.types import Sizing, Verdict
 
 PORT = 8000
+DRAINING_MODULE = "connection_draining"  # in `data`; mounted into the server's container
+LAST_SECONDS = 10  # what SIGTERM finds in flight has had spec.lifecycle.drainSeconds before it
 CPU_KV_CACHE = "4Gi"  # without a size vLLM's CPU backend takes nearly all memory of the node for its KV cache
 _PREFIX_CACHING = {True: "--enable-prefix-caching", False: "--no-enable-prefix-caching", None: None}
 
@@ -65,7 +67,8 @@ def _model(spec: Spec, revision: str) -> Iterator[str]:
 
 def _server(spec: Spec) -> Iterator[str]:
     yield from ("--host", "0.0.0.0", "--port", str(PORT))  # noqa: S104 - a Service must reach the pod
-    yield from ("--shutdown-timeout", str(spec.lifecycle.drain_seconds))
+    yield from ("--shutdown-timeout", str(min(spec.lifecycle.drain_seconds, LAST_SECONDS)))
+    yield from ("--middleware", f"{DRAINING_MODULE}.ConnectionDraining")
 
 
 def _shape(spec: Spec, sizing: Sizing) -> Iterator[str]:

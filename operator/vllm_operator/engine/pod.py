@@ -1,29 +1,34 @@
 """Figures of a server pod that follow from how vLLM behaves: probes, shutdown, environment, memory beside the GPU.
 
-Behaviour (vLLM 0.32): the port is closed until the model is loaded, so `/health` 200 means loaded; while draining
-`/health` stays 200 and the port keeps accepting, so load balancers must have forgotten the pod before SIGTERM; one
-SIGTERM while the engine starts is swallowed, two end it.
+Behaviour (vLLM 0.32): the port is closed until the model is loaded, so `/health` 200 means loaded. After SIGTERM
+`/health` stays 200 and the port keeps accepting, but new requests get HTTP 500: nobody may have a connection by then.
+How that is brought about is in `data/connection_draining.py`, which runs in the server's container.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from math import ceil
 
+from vllm_operator.api.engine_spec import EnvVar
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Lifecycle, Spec
-from vllm_operator.engine.arguments import PORT, is_cpu, kv_cache_bytes
+from vllm_operator.engine.arguments import DRAINING_MODULE, is_cpu, kv_cache_bytes
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.sizing.types import Sizing
 
 GIB = 2**30
-_STARTUP_PERIOD = 10
-_TEARDOWN_SECONDS = 20  # workers end 3 to 8 s after the last token
+_STARTUP_PERIOD = 2  # half of it is what a start takes longer for being asked; a refused connection costs nothing
+_TEARDOWN_SECONDS = 20  # what outlasts the drain is aborted (arguments.LAST_SECONDS), workers end 3 to 8 s later
 _SCHEDULING_SECONDS = 600  # image pull, volume attach and waiting for a GPU, beside loading
 
 CACHE_MOUNT = "/cache"  # compiled kernels, writable
 HUB_MOUNT = "/models"  # HF_HOME: what the preload Job downloaded
+DRAINING_MOUNT = "/etc/vllm-operator"
+_PYTHON_PATH, _USER_PYTHON_PATH = "PYTHONPATH", "USER_PYTHONPATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Timing:
 
 
 def timing(lifecycle: Lifecycle) -> Timing:
-    """Probe and shutdown figures: grace covers the pre-stop delay, the drain and the teardown of workers."""
+    """Probe and shutdown figures: grace covers the hook (pre-stop delay and drain) and the teardown of workers."""
     return Timing(
         startup_period=_STARTUP_PERIOD,
         startup_failures=ceil(lifecycle.startup_timeout_seconds / _STARTUP_PERIOD),
@@ -49,26 +54,18 @@ def timing(lifecycle: Lifecycle) -> Timing:
 
 
 def pre_stop(spec: Spec) -> dict[str, object] | None:
-    """The hook that runs before SIGTERM, if there is one.
-
-    A loaded server waits until load balancers have forgotten it. One that is still loading refuses connections; it gets
-    its first SIGTERM here, so that the kubelet's is the second, which ends it. The hook asks the port itself: an HTTP
-    client would follow the proxies in the user's environment. An own server only waits: nothing is known of it.
-    """
-    seconds = spec.lifecycle.pre_stop_seconds
+    """The hook that runs before SIGTERM, if there is one. An own server only waits: nothing is known of it."""
+    lifecycle = spec.lifecycle
     if spec.engine.command:
-        return {"sleep": {"seconds": seconds}} if seconds else None
-    script = (
-        "import errno, os, socket, time\n"
-        "probe = socket.socket()\n"
-        "probe.settimeout(1)\n"
-        f"if probe.connect_ex(('127.0.0.1', {PORT})) == errno.ECONNREFUSED:\n"
-        "    os.kill(1, 15)\n"
-        "    time.sleep(1)\n"
-        "else:\n"
-        f"    time.sleep({seconds})\n"
-    )
-    return {"exec": {"command": ["python3", "-c", script]}}
+        return {"sleep": {"seconds": lifecycle.pre_stop_seconds}} if lifecycle.pre_stop_seconds else None
+    seconds = (str(lifecycle.pre_stop_seconds), str(lifecycle.drain_seconds))
+    return {"exec": {"command": ["python3", "-I", "-S", f"{DRAINING_MOUNT}/{DRAINING_MODULE}.py", *seconds]}}
+
+
+@cache
+def draining_source() -> str:
+    """The module that the hook runs and the server has as middleware."""
+    return (files("vllm_operator.engine") / "data" / f"{DRAINING_MODULE}.py").read_text(encoding="utf-8")
 
 
 def shared_memory(spec: Spec, sizing: Sizing) -> str:
@@ -127,6 +124,8 @@ def environment(spec: Spec, told: Mapping[str, str], *, offline: bool) -> list[d
     }
     if offline:
         fixed["HF_HUB_OFFLINE"] = "1"
+    if not spec.engine.command:
+        fixed[_PYTHON_PATH] = DRAINING_MOUNT
     variables = []
     if spec.auth:
         key = spec.auth.api_key_secret_ref
@@ -153,7 +152,16 @@ def with_user_environment(
     fixed: Mapping[str, str], secrets: list[dict[str, object]], spec: Spec
 ) -> list[dict[str, object]]:
     """`engine.env` after our own variables, and instead of those of the same name: no name may come twice."""
-    own = [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
-    given = {variable.name for variable in spec.engine.env}
-    ours: list[dict[str, object]] = [{"name": name, "value": fixed[name]} for name in fixed if name not in given]
+    own = [variable for given in spec.engine.env for variable in _given(given, fixed)]
+    names = {variable.name for variable in spec.engine.env}
+    ours: list[dict[str, object]] = [{"name": name, "value": fixed[name]} for name in fixed if name not in names]
     return ours + secrets + own
+
+
+def _given(variable: EnvVar, fixed: Mapping[str, str]) -> list[dict[str, object]]:
+    """One of the user's variables; a PYTHONPATH follows ours, by which the server finds its middleware."""
+    plain = variable.model_dump(by_alias=True, exclude_none=True)
+    if variable.name != _PYTHON_PATH or _PYTHON_PATH not in fixed:
+        return [plain]
+    joined = {"name": _PYTHON_PATH, "value": f"{fixed[_PYTHON_PATH]}:$({_USER_PYTHON_PATH})"}
+    return [{**plain, "name": _USER_PYTHON_PATH}, joined]

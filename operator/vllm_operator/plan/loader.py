@@ -20,7 +20,7 @@ _SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_OWN_VOLUMES = frozenset({"cache", "tmp", "shm", "model"})
+_OWN_VOLUMES = frozenset({"cache", "draining", "tmp", "shm", "model"})
 
 
 def server_image(spec: Spec, defaults: Defaults) -> str:

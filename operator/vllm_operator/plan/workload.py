@@ -8,14 +8,25 @@ from typing import Any
 
 from vllm_operator import kinds
 from vllm_operator.api.spec import Spec
-from vllm_operator.engine.arguments import PORT, command, is_cpu
+from vllm_operator.engine.arguments import DRAINING_MODULE, PORT, command, is_cpu
 from vllm_operator.engine.own import told
-from vllm_operator.engine.pod import CACHE_MOUNT, HUB_MOUNT, environment, host_memory, pre_stop, shared_memory, timing
+from vllm_operator.engine.pod import (
+    CACHE_MOUNT,
+    DRAINING_MOUNT,
+    HUB_MOUNT,
+    draining_source,
+    environment,
+    host_memory,
+    pre_stop,
+    shared_memory,
+    timing,
+)
 from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.errors import Problem
 from vllm_operator.naming import (
     COMMIT_ANNOTATION,
+    DRAINING_ANNOTATION,
     MODEL_ANNOTATION,
     RESOURCE_ANNOTATION,
     child_name,
@@ -101,7 +112,16 @@ def _volumes(spec: Spec, name: str, sizing: Sizing) -> list[dict[str, Any]]:
         found.append(_volume("model", source.location, read_only=True))
     if source.scheme is Scheme.IMAGE:
         found.append({"name": "model", "image": {"reference": source.location, "pullPolicy": "IfNotPresent"}})
+    if not spec.engine.command:
+        found.append(_draining_volume())
     return found
+
+
+def _draining_volume() -> dict[str, Any]:
+    """A module of ours in an image that is not: out of an annotation, so that there is no object more to keep."""
+    annotation = {"fieldPath": f"metadata.annotations['{DRAINING_ANNOTATION}']"}
+    item = {"path": f"{DRAINING_MODULE}.py", "fieldRef": annotation}
+    return {"name": "draining", "downwardAPI": {"items": [item]}}
 
 
 def _mounts(spec: Spec, compiled: str) -> list[dict[str, Any]]:
@@ -122,6 +142,8 @@ def _mounts(spec: Spec, compiled: str) -> list[dict[str, Any]]:
     if source.scheme in (Scheme.CLAIM, Scheme.IMAGE):
         model: dict[str, Any] = {"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True}
         found.append({**model, "subPath": source.path} if source.path else model)
+    if not spec.engine.command:
+        found.append({"name": "draining", "mountPath": DRAINING_MOUNT, "readOnly": True})
     return found
 
 
@@ -163,17 +185,22 @@ class Launch:
     weights_gib: float
 
 
+def _annotations(spec: Spec, name: str, launch: Launch) -> dict[str, str]:
+    commit = {COMMIT_ANNOTATION: launch.commit} if launch.commit else {}
+    draining = {} if spec.engine.command else {DRAINING_ANNOTATION: draining_source()}
+    return {RESOURCE_ANNOTATION: name, MODEL_ANNOTATION: launch.model_digest, **commit, **draining}
+
+
 def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -> Child:
     """The Deployment of the servers."""
     spec, name = plan.resource.spec, plan.resource.name
     surge, unavailable = _surge(spec)
     compiled = f"compiled/{digest([server_image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
-    commit = {COMMIT_ANNOTATION: launch.commit} if launch.commit else {}
     values = {
         "replicas": replicas(spec),
         "selector": selector(name),
         "pod_labels": labels(name, "server"),
-        "pod_annotations": {RESOURCE_ANNOTATION: name, MODEL_ANNOTATION: launch.model_digest, **commit},
+        "pod_annotations": _annotations(spec, name, launch),
         "max_surge": surge,
         "max_unavailable": unavailable,
         "timing": timing(spec.lifecycle),

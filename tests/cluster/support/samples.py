@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +13,9 @@ from cluster.support.api import Api, ApiError, Manifest, kind_of
 from cluster.support.service import Service
 from localcluster import nodes
 from localcluster.access import ClusterAccess
+from planning import TEXT_OF_FILE
 from vllm_operator import kinds
+from vllm_operator.engine.pod import draining_source
 from vllm_operator.naming import MANAGED_SELECTOR
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,7 +48,8 @@ def read(name: str) -> Manifest:
 
 def golden(name: str) -> list[Manifest]:
     """Return the reviewed children of a sample, then the resource with its reviewed status."""
-    return list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+    text = (GOLDEN / f"{name}.yaml").read_text()
+    return list(yaml.safe_load_all(text.replace(TEXT_OF_FILE, json.dumps(draining_source()))))
 
 
 def _unlisted_nodes() -> list[Manifest]:
