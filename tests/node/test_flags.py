@@ -120,7 +120,7 @@ def said() -> Said:
     parsed: Iterator[str | None] = iter(found["parser"])
     each = [list(islice(parsed, len(group))) for group in groups[:3]]
     assert [*map(len, each), len(found["engine"])] == [len(group) for group in groups]
-    return Said(*each, found["engine"])
+    return Said(used=each[0], refused=each[1], removed=each[2], reviewed=found["engine"])
 
 
 def test_every_reviewed_command_line_is_accepted(said: Said) -> None:

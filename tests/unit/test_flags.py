@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 import shlex
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +14,9 @@ from hypothesis import strategies as st
 
 from vllm_operator.engine.flags import Judgement, judge, policy
 from vllm_operator.engine.vocabulary import VERSIONS, Vocabulary, vocabulary
+
+DATA = Path(str(files("vllm_operator.engine") / "data"))
+SCRIPT = Path(__file__).parents[2] / "scripts" / "dump_flags.py"
 
 
 def known(version: str = "0.32") -> Vocabulary:
@@ -190,6 +197,16 @@ def test_any_words_can_be_judged(arguments: list[str]) -> None:
 def test_no_beginning_of_a_flag_passes(flag: str, data: st.DataObject) -> None:
     shorter = flag[: data.draw(st.integers(2, len(flag)))]
     assert shorter in known().flags or sentences(shorter) != []
+
+
+def test_every_data_file_is_a_known_version_and_as_the_script_writes_it() -> None:
+    text = runpy.run_path(str(SCRIPT))["text"]
+    paths = {path.stem.removeprefix("flags-"): path for path in DATA.glob("flags-*.json")}
+    assert set(paths) == set(VERSIONS)
+    for version, path in paths.items():
+        data = json.loads(path.read_text())
+        assert data["vllm"].startswith(f"{version}.")
+        assert text(data) == path.read_text()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
