@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from demo import report, stage
+from demo import chat, report, stage
 from demo.stage import Stage
 from localcluster.errors import LocalClusterError
 
@@ -40,13 +40,22 @@ def _up() -> int:
     _say("programs of the local cluster, and the cluster itself (the first time, some minutes of building)")
     here = stage.open_stage()
     _say(f"cluster ready after {time.monotonic() - started:.0f} s; installing CRD and RBAC, starting the operator")
+    here.furnish()
     here.install()
     here.offer_programs()
-    _say("applying the samples")
+    _say("applying the samples, and one that answers")
     here.apply()
     found = here.settle(_Progress())
-    _say(f"done after {time.monotonic() - started:.0f} s")
     _print(here, found)
+    report.heading("A chat answer")
+    if here.left_out:
+        report.nobody_answers(here.left_out)
+    else:
+        _say(f"samples settled after {time.monotonic() - started:.0f} s; waiting for vLLM to load its model")
+        chat.show(here.answering())
+    report.heading("Try next")
+    report.next_steps(here)
+    _say(f"done after {time.monotonic() - started:.0f} s")
     return 0
 
 
@@ -69,10 +78,6 @@ def _print(here: Stage, found: list[stage.Manifest]) -> None:
     report.children(here, found)
     report.heading("Why these GPUs")
     report.explanations(found)
-    report.heading("A chat answer")
-    report.answer(found)
-    report.heading("Try next")
-    report.next_steps(here)
 
 
 def _say(text: str) -> None:

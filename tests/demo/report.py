@@ -94,13 +94,9 @@ def explanations(found: Iterable[Manifest]) -> None:
         paragraph(one["metadata"]["name"], why if is_ready(one) else f"Refused: {why}")
 
 
-def answer(found: Iterable[Manifest]) -> None:
-    """Where a chat answer belongs: containers do not run on simulated nodes, so nobody answers yet."""
-    served = next(one for one in found if is_ready(one))
-    paragraph(
-        "Not here: the nodes are simulated, so pods are scheduled and become Ready, but no container runs.",
-        f"On a cluster with GPUs {served['metadata']['name']} answers at {served['status']['endpoint']}.",
-    )
+def nobody_answers(reason: str) -> None:
+    """Why there is no chat answer: containers run on a real node only."""
+    paragraph("Not here: on simulated nodes pods become Ready, but no container runs.", f"{reason}.")
 
 
 def next_steps(stage: Stage) -> None:
@@ -108,6 +104,8 @@ def next_steps(stage: Stage) -> None:
     samples, folder = SAMPLES.relative_to(ROOT), stage.cluster.folder
     commands = (
         (f"export KUBECONFIG={stage.cluster.kubeconfig} PATH={stage.programs}:$PATH", f"then, in namespace {NAME}:"),
+        ("kubectl get vd chat --output=yaml", "what vLLM made of its memory is in status.sizing.measured"),
+        ("kubectl logs deployment/chat", "the log of the real vLLM"),
         ("kubectl get vllmdeployments --output=wide", "the resources; short names are vd and vllm"),
         ("kubectl describe vd mistral-7b", "conditions, sizing, events"),
         ("kubectl scale vd mistral-7b --replicas=3", "as with a Deployment"),

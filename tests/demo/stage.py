@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import shlex
 import shutil
 import sys
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import operator_process
-from localcluster import build, probe, processes, state
+from demo import chat
+from demo.background import Background
+from localcluster import probe, state
 from localcluster.cluster import Cluster
 from localcluster.errors import LocalClusterError
 from localcluster.kubectl import Kubectl
-from localcluster.processes import Process
+from localcluster.requirements import NodeUnavailableError
 from localcluster.wait import wait_for
 from operator_process import ROOT
 
@@ -39,11 +40,12 @@ CHOSEN = (
     "own-server",
     "cpu",
 )
+CHAT = "chat"  # the one that runs on the real node
 TOO_LARGE = Path(__file__).with_name("too-large.yaml")
 
 _OPERATOR_SECONDS = 60.0
 _SETTLE_SECONDS = 120.0
-_LOG_LINES = 15
+_ANSWER_SECONDS = 300.0
 
 
 class DemoError(LocalClusterError):
@@ -51,56 +53,11 @@ class DemoError(LocalClusterError):
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
-    """The files by which a later run finds the operator that an earlier one started."""
-
-    folder: Path
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "operator.log"
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "operator.json"
-
-    def stop(self) -> None:
-        """End the operator that an earlier run started, if there is one."""
-        if self.record.exists():
-            Process(**json.loads(self.record.read_text())).kill()
-            self.record.unlink()
-
-    def start(self, kubeconfig: Path) -> None:
-        """Start the operator so that it outlives this process, and wait until it is ready.
-
-        Raises:
-            DemoError: it ended, or was not ready in time; the text holds the end of its log.
-        """
-        port = operator_process.free_port()
-        variables = [f"{name}={value}" for name, value in operator_process.environment(kubeconfig, port).items()]
-        command = ["/usr/bin/env", *variables, *operator_process.COMMAND]
-        self.log.unlink(missing_ok=True)
-        process = processes.spawn(command, self.log, self.folder, die_with_parent=False)
-        self.record.write_text(json.dumps(dataclasses.asdict(process)))
-        ready = f"http://127.0.0.1:{port}/readyz"
-        try:
-            wait_for(lambda: not process.alive or probe.status_of(ready) == 200, _OPERATOR_SECONDS)
-        except TimeoutError:
-            raise DemoError(f"the operator is not ready after {_OPERATOR_SECONDS:g} s;{self.tail()}") from None
-        if not process.alive:
-            raise DemoError(f"the operator ended at once;{self.tail()}")
-
-    def tail(self) -> str:
-        """The end of its log, as the end of a sentence."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return f" the end of {self.log}:\n" + "\n".join(lines[-_LOG_LINES:])
-
-
-@dataclass(frozen=True, slots=True)
 class Stage:
     """The demo's cluster with all that is in it."""
 
     cluster: Cluster
+    left_out: str = ""  # why nothing here is real
 
     @property
     def kubectl(self) -> Kubectl:
@@ -113,13 +70,31 @@ class Stage:
 
     @property
     def operator(self) -> Background:
-        return Background(self.cluster.folder)
+        return Background(self.cluster.folder, "operator")
+
+    @property
+    def hub(self) -> Background:
+        return Background(self.cluster.folder, "hub")
+
+    def furnish(self) -> None:
+        """Put the simulated nodes beside the real one."""
+        if not self.left_out:
+            chat.furnish(self.cluster)
 
     def install(self) -> None:
         """Apply CRD and RBAC of manifests/install.yaml and start the operator with exactly those rights."""
         operator_process.install(self.cluster.kubectl)
-        self.operator.stop()
-        self.operator.start(self.cluster.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE))
+        account = self.cluster.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE)
+        port = operator_process.free_port()
+        operator = self.operator
+        process = operator.start(operator_process.COMMAND[1:], operator_process.environment(account, port))
+        ready = f"http://127.0.0.1:{port}/readyz"
+        try:
+            wait_for(lambda: not process.alive or probe.status_of(ready) == 200, _OPERATOR_SECONDS)
+        except TimeoutError:
+            raise DemoError(f"the operator is not ready after {_OPERATOR_SECONDS:g} s;{operator.tail()}") from None
+        if not process.alive:
+            raise DemoError(f"the operator ended at once;{operator.tail()}")
 
     def offer_programs(self) -> None:
         """Put the commands that a user would install into one folder."""
@@ -135,10 +110,12 @@ class Stage:
             script.chmod(0o755)
 
     def apply(self) -> None:
-        """Apply the samples as a user would, into a namespace that the kubeconfig then stands in."""
+        """Apply what answers and the samples as a user would, into a namespace that the kubeconfig then stands in."""
         admin = self.cluster.kubectl
         admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}})
         admin("config", "set-context", "--current", f"--namespace={NAME}")
+        if not self.left_out:
+            self.kubectl.apply(chat.resource(self.cluster, self.hub))
         files = [PREREQUISITES, *(SAMPLES / f"{name}.yaml" for name in CHOSEN), TOO_LARGE]
         self.kubectl("apply", *(f"--filename={path}" for path in files))
 
@@ -168,6 +145,27 @@ class Stage:
             lines = [f"  {one['metadata']['name']}: {condition(one, 'Ready').get('message', '')}" for one in waiting]
             text = "\n".join(lines)
             raise DemoError(f"not Ready after {_SETTLE_SECONDS:g} s:\n{text}\n{self.operator.tail()}") from None
+
+    def answering(self) -> str:
+        """Address of the Service of what answers, once it is Ready.
+
+        Raises:
+            DemoError: it is not Ready in time, or never will be; the text says why.
+        """
+        last: Manifest = {}
+
+        def there() -> bool:
+            nonlocal last
+            last = self.kubectl.get("vllmdeployment", CHAT) or {}
+            return is_ready(last) or is_refused(last)
+
+        with contextlib.suppress(TimeoutError):
+            wait_for(there, _ANSWER_SECONDS, interval=0.5)
+        if not is_ready(last):
+            why = condition(last, "Ready").get("message", "") if last else "it is gone"
+            raise DemoError(f"{CHAT} is not Ready: {why}\n{self.operator.tail()}")
+        service = self.kubectl.get("service", CHAT) or {}
+        return str(service["spec"]["clusterIP"])
 
     def children(self, kinds: Sequence[str]) -> list[Manifest]:
         """Every object that the operator made in the namespace, of these kinds."""
@@ -199,8 +197,11 @@ def open_stage() -> Stage:
     Raises:
         LocalClusterError: a program cannot be built, or the cluster does not start.
     """
-    build.ensure()
-    cluster, _ = Cluster.up(NAME)
+    try:
+        cluster, _ = Cluster.up(NAME, real_node=True)
+    except NodeUnavailableError as reason:
+        cluster, _ = Cluster.up(NAME)
+        return Stage(cluster, left_out=str(reason))
     return Stage(cluster)
 
 
@@ -209,7 +210,8 @@ def close_stage() -> bool:
     layout = state.layout_of(NAME)
     with state.locked(NAME):
         existed = layout.root.exists()
-        Background(layout.root).stop()
+        for name in ("operator", "hub"):
+            Background(layout.root, name).stop()
         state.wipe(layout)
         shutil.rmtree(layout.root, ignore_errors=True)
     return existed

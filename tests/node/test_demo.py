@@ -1,4 +1,4 @@
-"""`make demo` from beginning to end, in a cache folder of its own so that a demo that runs is left alone."""
+"""`make demo` from beginning to end, chat answer and all, beside a demo that may be running."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 
 from demo import stage
 from localcluster import build
-from localcluster.paths import bin_root
+from localcluster.paths import cache_root
 from operator_process import ROOT
+
+pytestmark = pytest.mark.real_node
 
 
 class Demo:
@@ -33,7 +35,7 @@ class Demo:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=500,
             check=False,
         )
 
@@ -41,7 +43,9 @@ class Demo:
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     build.ensure()
-    (tmp_path / "bin").symlink_to(bin_root())
+    for found in cache_root().iterdir():
+        if found.name != "run":  # all that is built once, but no cluster
+            (tmp_path / found.name).symlink_to(found)
     demo = Demo(tmp_path)
     yield demo
     demo("--down")
@@ -81,6 +85,9 @@ def test_the_demo_shows_samples_ready_and_one_refused_and_leaves_nothing_behind(
     assert rows["llama-70b-a100-80"][2:5] == ["NVIDIA-A100-SXM4-80GB", "2", "2"]
     assert "HorizontalPodAutoscaler 2-10" in shown.stdout
     assert "It fits with" in shown.stdout
+    answer = re.search(r"  vLLM: (.+)", shown.stdout)
+    assert answer
+    assert len(answer[1]) == 48, "as many tokens as were asked for, and each is one character"
     _try(demo, shown.stdout)
 
     again = demo()
