@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
 from node.support.stage import BASE, Stage
 
 Manifest = dict[str, Any]
 
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
 KV_CACHE_BYTES = 64 * 2**20
 MAX_LENGTH = 1024
 _SELECTOR = "app.kubernetes.io/component=server,app.kubernetes.io/instance="
-# Half the node's two cores would not be left for a second server.
-_RESOURCES = {"requests": {"cpu": "100m", "memory": "1Gi"}}
+# A server asks for as many cores as the node has; and it is looked at as soon as it serves.
+_OVERLAY = {
+    "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}},
+    "startupProbe": {"periodSeconds": 1, "failureThreshold": int(READY_SECONDS)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +69,30 @@ class Served:
 
     def condition(self, kind: str) -> Manifest:
         """The condition of that type; empty when there is none."""
-        conditions: list[Manifest] = self.status.get("conditions", [])
-        return next((one for one in conditions if one["type"] == kind), {})
+        return _condition(self.resource, kind)
 
     def wait_ready(self) -> None:
-        """Wait until the resource is Ready for what its spec says now."""
+        """Wait until the resource is Ready for what its spec says now; fail at once where it will not heal."""
+        wait_for(self._is_ready, READY_SECONDS, f"{self.name} is Ready", interval=0.2)
 
-        def is_ready() -> bool:
-            stalled, ready = self.condition("Stalled"), self.condition("Ready")
-            assert stalled.get("status") != "True", f"it will not heal: {stalled}"
-            current = ready.get("observedGeneration") == self.resource["metadata"]["generation"]
-            assert current and ready.get("status") == "True", f"{ready}"
-            return True
-
-        wait_for(is_ready, READY_SECONDS, f"{self.name} is Ready", interval=0.2)
+    def _is_ready(self) -> bool:
+        resource = self.resource
+        stalled, ready = _condition(resource, "Stalled"), _condition(resource, "Ready")
+        if stalled.get("status") == "True":
+            pytest.fail(f"{self.name} will not heal: {stalled}")
+        assert ready.get("status") == "True", f"{ready}"
+        assert ready["observedGeneration"] == resource["metadata"]["generation"], f"{ready}"
+        return True
 
     def _object(self, kind: str, name: str) -> Manifest:
         found = self.kubectl.get(kind, name)
         assert found is not None, f"there is no {kind} {name}"
         return found
+
+
+def _condition(resource: Manifest, kind: str) -> Manifest:
+    conditions: list[Manifest] = resource.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == kind), {})
 
 
 def tiny(stage: Stage, name: str, engine: Mapping[str, Any] | None = None) -> Manifest:
@@ -92,8 +102,13 @@ def tiny(stage: Stage, name: str, engine: Mapping[str, Any] | None = None) -> Ma
         "maxBatchedTokens": 2048,
         "kvCacheMemory": str(KV_CACHE_BYTES),
         "enforceEager": True,
-        "env": [{"name": "HF_ENDPOINT", "value": stage.hub.endpoint}],
     }
+    return bare(stage, name, settings | dict(engine or {}))
+
+
+def bare(stage: Stage, name: str, engine: Mapping[str, Any]) -> Manifest:
+    """Return a VLLMDeployment of the tiny model, from the hub of the stage, with `engine` for its spec.engine."""
+    hub = {"name": "HF_ENDPOINT", "value": stage.hub.endpoint}
     return {
         "apiVersion": "vllm-operator.dev/v1alpha1",
         "kind": "VLLMDeployment",
@@ -101,9 +116,9 @@ def tiny(stage: Stage, name: str, engine: Mapping[str, Any] | None = None) -> Ma
         "spec": {
             "model": {"source": f"hf://{BASE}", "dtype": "float32", "maxLength": MAX_LENGTH, "servedNames": [name]},
             "gpu": {"count": 0},
-            "engine": settings | dict(engine or {}),
+            "engine": {**engine, "env": [hub, *engine.get("env", ())]},
             "cache": {"size": "2Gi"},
-            "podTemplate": {"spec": {"containers": [{"name": "vllm", "resources": _RESOURCES}]}},
+            "podTemplate": {"spec": {"containers": [{"name": "vllm"} | _OVERLAY]}},
         },
     }
 

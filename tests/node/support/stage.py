@@ -1,4 +1,4 @@
-"""Where the product is shown: a hub, a namespace with restricted pods, and the operator as a process of this machine."""
+"""Where the product is shown: a hub, a namespace of restricted pods, and the operator as a process of this machine."""
 
 from __future__ import annotations
 
