@@ -99,11 +99,12 @@ def reviewed() -> dict[str, list[str]]:
 
 
 def refused() -> list[list[str]]:
-    """Arguments of the bad resources, but for what is refused on purpose: owned, abbreviated or given twice."""
+    """Arguments of the bad resources, but for what is refused on purpose: owned, overruled, abbreviated, twice."""
     return [
         bad.document["spec"]["engine"]["extraArgs"]
         for bad in bad_resources("condition")
-        if bad.name.startswith("args-") and not any(word in bad.says for word in ("operator", "abbreviates", "twice"))
+        if bad.name.startswith("args-")
+        and not any(word in bad.says for word in ("operator", "overruled", "abbreviates", "twice"))
     ]
 
 

@@ -127,6 +127,13 @@ def test_a_plugin_may_bring_a_parser() -> None:
     assert findings == Findings(plugins=("--tool-parser-plugin",))
 
 
+def test_offloading_and_another_connector_exclude_each_other() -> None:
+    connector = ["--kv_transfer_config", '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}']
+    assert found(extraArgs=connector).problems == ()
+    (problem,) = found(OWN_TAG, extraArgs=connector, kvOffload={"size": "8Gi"}).problems
+    assert "--kv-transfer-config would be overruled by spec.engine.kvOffload" in str(problem)
+
+
 def test_every_version_is_asked_about_itself() -> None:
     assert found("vllm/vllm-openai:v0.33.0", extraArgs=["--monokernel"]).problems == ()
     (problem,) = found("vllm/vllm-openai:v0.31.0", extraArgs=["--monokernel"]).problems

@@ -31,7 +31,7 @@ def check_engine(spec: Spec, image: str) -> Findings:
     version = stated_version(image)
     known = vocabulary(version or "")
     judged = judge(spec.engine.extra_args, known or _stand_in(version))
-    refused = tuple(Problem(EXTRA_ARGS, sentence) for sentence in judged.refused)
+    refused = (*(Problem(EXTRA_ARGS, sentence) for sentence in judged.refused), *_two_connectors(spec))
     unknown = [*(Problem(EXTRA_ARGS, sentence) for sentence in judged.unknown)]
     unknown += _names(spec, known or _stand_in(version), judged.plugins)
     if known:
@@ -53,6 +53,13 @@ def _stand_in(version: str | None) -> Vocabulary:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
+
+
+def _two_connectors(spec: Spec) -> Iterator[Problem]:
+    """Offloading takes the place of a connector (VllmConfig._post_init_kv_transfer_config in vllm/config/vllm.py)."""
+    words = (word.replace("_", "-") for word in spec.engine.extra_args)
+    if spec.engine.kv_offload and any(word.startswith("--kv-transfer-config") for word in words):
+        yield Problem(EXTRA_ARGS, "--kv-transfer-config would be overruled by spec.engine.kvOffload: keep one of them")
 
 
 def _names(spec: Spec, known: Vocabulary, plugins: tuple[str, ...]) -> Iterator[Problem]:
