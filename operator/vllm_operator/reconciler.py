@@ -26,6 +26,7 @@ from vllm_operator.observed import Live, Ref, claimed_by_others, live_claim, liv
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
+from vllm_operator.plan.inspection import COMPONENT as INSPECT
 from vllm_operator.plan.types import Child, Defaults, Facts, Plan
 from vllm_operator.plan.workload import is_at_rest
 from vllm_operator.ports import Api, Events, Object
@@ -318,6 +319,7 @@ class Reconciler:
             claim_phase=(claim.get("status") or {}).get("phase", ""),
             trouble=self._notes.trouble(done.key, "server"),
             preload_trouble=self._notes.trouble(done.key, PRELOAD),
+            inspect_trouble=self._notes.trouble(done.key, INSPECT),
             withheld=done.withheld,
             errors=tuple(done.errors),
             notes=tuple(done.notes),

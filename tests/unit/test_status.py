@@ -155,6 +155,12 @@ SITUATIONS = {
         seen={"withheld": True, "preload": Preload(exists=True), "rollout": running(ready=0, available=0),
               "trouble": BAD_FLAG},
     ),
+    "the pod that looks at the model finds no node": Situation(
+        "Pending", "False/Unschedulable", "InProgress",
+        {"ModelResolved": "False/Inspecting", "Reconciling": "True/Unschedulable"},
+        spec=spec_of(model={"source": "hf://acme/assistant"}), facts=Facts(inspects=True),
+        seen={"inspect_trouble": UNSCHEDULABLE},
+    ),
     "the preload Job's image has no name": Situation(
         "Degraded", "False/InvalidImageName", "Failed", {"CacheReady": "False/InvalidImageName"},
         seen={"withheld": True, "preload": Preload(exists=True), "preload_trouble": NO_IMAGE_NAME},

@@ -155,8 +155,10 @@ def _standstill(plan: Plan) -> tuple[str, str] | None:
 
 
 def pod_trouble(seen: Observation) -> PodTrouble | None:
-    """What keeps the pods from starting that matter now: the servers', or those that bring what servers wait for."""
-    if seen.plan.waiting or (seen.rollout.complete and not seen.withheld):
+    """What keeps the pods from starting that matter now: the servers', or those of the Jobs that servers wait for."""
+    if seen.plan.waiting:
+        return None if seen.plan.waiting.final else seen.inspect_trouble
+    if seen.rollout.complete and not seen.withheld:
         return None
     return seen.preload_trouble if seen.withheld else _trouble(seen)
 
@@ -201,7 +203,9 @@ def _ready(seen: Observation) -> Finding:
     if found := obstacle(seen):
         return _no(kind, found[0], found[1])
     if waiting := seen.plan.waiting:
-        return _no(kind, waiting.reason, waiting.message)
+        trouble = pod_trouble(seen)
+        said = f"the pod that looks at the model does not start: {trouble.message}" if trouble else waiting.message
+        return _no(kind, trouble.reason if trouble else waiting.reason, said)
     if seen.withheld:
         return _no(kind, *_preload_progress(seen))
     if not seen.rollout.complete:

@@ -220,6 +220,7 @@ class Observation:
     claim_phase: str = ""
     trouble: PodTrouble | None = None  # of a server pod
     preload_trouble: PodTrouble | None = None  # of the preload Job's pod
+    inspect_trouble: PodTrouble | None = None  # of the pod of the Job that looks at the model
     withheld: bool = False  # the servers wait for the cache
     errors: tuple[ChildError, ...] = ()
     notes: tuple[str, ...] = ()  # extras that the cluster cannot hold
