@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: sizing-report process-test help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
+.PHONY: node-test sizing-report process-test help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
 
 PYTHON ?= python3
 CACHE := $(or $(VLLM_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-operator)
@@ -47,6 +47,9 @@ process-test: venv ## the commands as processes, the built package, laws over ma
 
 cluster-test: venv ## tests against a real control plane on this machine
 	$(BIN)/python -m pytest tests/cluster
+
+node-test: venv ## tests in real pods on a real node with the real vLLM (root)
+	$(BIN)/python -m pytest tests/node
 
 test: venv ## everything that passes without a GPU and without Docker
 	$(BIN)/python -m pytest tests

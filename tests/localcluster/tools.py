@@ -15,6 +15,8 @@ from localcluster.paths import GO_MODULES, bin_root
 BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
 BUILD_ENV = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
 STRIP = ("-s", "-w")
+# Of programs whose source is here: what decides them is their key.
+OWN_VERSION = "v1.0.0"
 
 # Without these kubectl, the API server's /version and API discovery report v0.0.0.
 KUBERNETES_VERSION_SYMBOLS = (
@@ -43,16 +45,16 @@ class Tool:
 
     @property
     def version(self) -> str:
-        """The version of the program's module that go.mod requires, such as v1.36.3; `own` for a program of ours."""
+        """The version of the program's module that go.mod requires, such as v1.36.3, or OWN_VERSION."""
         if not self.module:
-            return "own"
+            return OWN_VERSION
         return required_version(self.folder / "go.mod", self.module)
 
     @property
     def ldflags(self) -> str:
         """The linker flags: stripped, with the version symbols filled in."""
         version = self.version
-        major, minor, *_ = [*version.removeprefix("v").split("."), ""]
+        major, minor, *_ = version.removeprefix("v").split(".")
         symbols = [f"-X {s.format(version=version, major=major, minor=minor)}" for s in self.symbols]
         return " ".join([*STRIP, *symbols])
 
