@@ -141,8 +141,18 @@ def test_unschedulable_says_what_is_asked_for(create: Create) -> None:
     assert "preemption" not in message
 
 
-def test_missing_claim_is_named(create: Create) -> None:
-    service = create("web", {"cache": {"ephemeral": None, "claimName": "nowhere", "preload": False}})
+MISSING_CLAIMS: dict[str, dict[str, Any]] = {
+    "of the cache": {"cache": {"ephemeral": None, "claimName": "nowhere", "preload": False}},
+    "of the model, which a Job looks at first": {
+        "model": {"source": "pvc://nowhere/model", "revision": None},
+        "cache": None,
+    },
+}
+
+
+@pytest.mark.parametrize("whose", MISSING_CLAIMS)
+def test_missing_claim_is_named(create: Create, whose: str) -> None:
+    service = create("web", MISSING_CLAIMS[whose])
     service.wait("Ready", "False", "Unschedulable")
     assert "The pod needs the claim nowhere, which does not exist" in _ready_message(service)
 
