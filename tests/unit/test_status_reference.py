@@ -29,7 +29,7 @@ OTHER_WORDS = frozenset({
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
     "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
-    "Percent", "ReadWriteOnce", "Waiting",
+    "OnRootMismatch", "Percent", "Range", "ReadWriteOnce", "RuntimeDefault", "Waiting",
 })  # fmt: skip
 ARCHITECTURE = ("ForCausalLM", "ForConditionalGeneration")  # names of models' classes
 # Said by Kubernetes and handed on; the text shows them as examples.
