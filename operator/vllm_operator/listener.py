@@ -60,12 +60,16 @@ class Notes:
             del self._addresses[key]
 
     def see_page(self, key: Key, page: str) -> None:
-        """Keep a page of metrics for the next pass."""
+        """Keep a page of metrics until a pass has carried it into the status."""
         self._pages[key] = page
 
-    def take_page(self, key: Key) -> str:
+    def page(self, key: Key) -> str:
         """The page of metrics that came since the last pass, if one did."""
-        return self._pages.pop(key, "")
+        return self._pages.get(key, "")
+
+    def drop_page(self, key: Key) -> None:
+        """The status says what the page said."""
+        self._pages.pop(key, None)
 
     def loading(self, key: Key) -> str:
         """The pod that downloads the model at this moment; empty when there is none."""

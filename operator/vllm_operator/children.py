@@ -1,0 +1,188 @@
+"""The children of a resource in one pass: what is known of them, and how they are written and removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from vllm_operator import kinds
+from vllm_operator.errors import Blocked, Transient
+from vllm_operator.jobs import Jobs, retry_in
+from vllm_operator.kinds import Kind
+from vllm_operator.listener import Notes
+from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go
+from vllm_operator.plan.cache import COMPONENT as PRELOAD
+from vllm_operator.plan.cache import preloads
+from vllm_operator.plan.types import Child, Plan
+from vllm_operator.plan.workload import is_at_rest
+from vllm_operator.ports import Api, Object
+from vllm_operator.render import render_child
+from vllm_operator.status.observation import ChildError, preload_of
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass did so far."""
+
+    key: Key
+    plan: Plan
+    writes: int = 0
+    withheld: bool = False
+    barred: bool = False  # what pods stand on belongs to somebody else, or cannot be made
+    errors: list[ChildError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failure: Transient | None = None
+    requeue_after: float | None = None
+    progress: str = ""  # of the download
+
+
+class Children:
+    """Reads and writes children. What a pass did and met is noted in the pass."""
+
+    def __init__(self, cluster: Api, notes: Notes, jobs: Jobs) -> None:
+        self._cluster = cluster
+        self._notes = notes
+        self._jobs = jobs
+
+    async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
+        """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
+        ref: Ref = (kind, key.namespace, name)
+        if (known := self._notes.observed.get(ref)) is not None:
+            return known
+        body = await self._cluster.get(kind, key.namespace, name)
+        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body) if body else None
+
+    async def know_fixed(self, key: Key) -> None:
+        """Claim and Deployment: what exists of them limits what can be planned.
+
+        Asked for once: later the watch tells, but for objects that are not ours, and those are looked for again before
+        anything is written over them.
+        """
+        if key in self._notes.resources:
+            return
+        claim, workload = child_name(key.name, "-cache"), child_name(key.name)
+        await asyncio.gather(self.know(key, kinds.CLAIM, claim), self.know(key, kinds.DEPLOYMENT, workload))
+
+    def body(self, done: Pass, kind: Kind, component: str = "") -> Mapping[str, Any] | None:
+        """The live child of a kind, or of a component, of which the plan holds at most one."""
+        found = (child for child in done.plan.children if child.kind is kind)
+        name = next((child.name for child in found if component in ("", child.component)), None)
+        live = self._notes.observed.get((kind, done.key.namespace, name)) if name else None
+        return live.body if live else None
+
+    async def apply_all(self, done: Pass) -> None:
+        """Apply every child; one that fails does not keep the others waiting, but for pods without their ground."""
+        for child in done.plan.children:
+            if done.barred and child.kind in kinds.WITH_PODS:
+                continue
+            try:
+                await self._apply_child(done, child)
+            except Blocked as error:
+                self._note_blocked(done, child, error)
+            except Transient as error:
+                done.failure = done.failure or error
+
+    async def _apply_child(self, done: Pass, child: Child) -> None:
+        key, observed = done.key, self._notes.observed
+        ref: Ref = (child.kind, key.namespace, child.name)
+        withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
+        live = observed.get(ref) if withheld else await self.know(key, child.kind, child.name)
+        elsewhere = observed.key_of(ref) not in (None, key)
+        if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid, elsewhere=elsewhere)):
+            if not live.ours:
+                observed.forget(key, ref)  # the watch will not tell when it goes
+            raise Blocked("NameConflict", foreign)
+        if withheld:
+            done.withheld = True
+            return
+        if child.kind is kinds.DEPLOYMENT:
+            await self._hand_over(done, child)
+        manifest = render_child(done.plan, child)
+        if await self._tries_anew(done, child, live):
+            return
+        if not observed.is_current(ref, manifest):
+            write = self._jobs.apply if child.kind is kinds.JOB else self._apply
+            observed.applied(key, ref, manifest, await write(manifest, live))
+            done.writes += 1
+
+    async def _tries_anew(self, done: Pass, child: Child, live: Live | None) -> bool:
+        """Let a failed Job go after a while, so that the next pass makes another; true when it went."""
+        left = retry_in(live, datetime.now(UTC)) if live and child.kind is kinds.JOB else None
+        if live is None or left is None:
+            return False
+        if left > 0:
+            done.requeue_after = left
+            return False
+        await self._remove(done, (child.kind, done.key.namespace, child.name), live)
+        return True
+
+    async def _apply(self, manifest: Object, live: Live | None) -> Object:
+        """Apply a child. Others may add to its lists, until that is what makes the whole invalid."""
+        try:
+            return await self._cluster.apply(manifest)
+        except Blocked as error:
+            if error.reason != "Rejected" or live is None or "spec" not in manifest:
+                raise
+            return await self._cluster.apply_alone(manifest)
+
+    def _note_blocked(self, done: Pass, child: Child, error: Blocked) -> None:
+        """Optional extras that a cluster cannot hold are said and do not keep the service from being ready.
+
+        Neither does a claim that serves but may not change, such as one whose class does not let it grow.
+        """
+        what = f"{child.kind} {child.name}"
+        exists = (child.kind, done.key.namespace, child.name) in self._notes.observed.of(done.key)
+        if child.kind is kinds.CLAIM and exists and error.reason == "Rejected":
+            done.plan = replace(done.plan, storage_problem=f"the claim stays as it is: {error}")
+        elif child.kind.optional:
+            done.notes.append(f"{error.reason}: {what}: {error}")
+        else:
+            done.errors.append(ChildError(what, error.reason, str(error), final=error.reason == "Rejected"))
+            done.barred |= child.kind in kinds.UNDER_PODS and (error.reason == "NameConflict" or not exists)
+
+    def _is_withheld(self, done: Pass, live: Live | None) -> bool:
+        """Servers that need other files than the ones that run wait until the cache holds them.
+
+        A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
+        """
+        spec = done.plan.resource.spec
+        if not preloads(spec) or is_at_rest(spec) or preload_of(self.body(done, kinds.JOB, PRELOAD)).complete:
+            return False
+        running = live_workload(live) if live else None
+        return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest
+
+    async def _hand_over(self, done: Pass, child: Child) -> None:
+        """Park the replicas under a second manager, so that leaving them out of ours does not reset them to 1."""
+        count = done.plan.handover_replicas
+        if count is None:
+            return
+        parked = {
+            "apiVersion": child.kind.api_version,
+            "kind": child.kind.kind,
+            "metadata": {"name": child.name, "namespace": done.key.namespace},
+            "spec": {"replicas": count},
+        }
+        await self._cluster.apply(parked, HANDOVER_MANAGER)
+        done.writes += 1
+
+    async def prune(self, done: Pass) -> None:
+        """Delete children that the plan holds no more, if they are ours and nobody else's."""
+        key, observed = done.key, self._notes.observed
+        planned = {(child.kind, key.namespace, child.name) for child in done.plan.children}
+        for ref in observed.of(key):
+            live = observed.get(ref)
+            if ref in planned or live is None or not may_go(live, ref[0], done.plan.resource.uid):
+                continue
+            try:
+                await self._remove(done, ref, live)
+            except Blocked as error:
+                done.errors.append(ChildError(f"{ref[0]} {ref[2]}", error.reason, str(error)))
+
+    async def _remove(self, done: Pass, ref: Ref, live: Live) -> None:
+        await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
+        self._notes.observed.forget(done.key, ref)
+        done.writes += 1
