@@ -52,7 +52,7 @@ node-test: venv ## tests in real pods on a real node with the real vLLM (root)
 	$(BIN)/python -m pytest tests/node
 
 test: venv ## everything that passes without a GPU and without Docker
-	$(BIN)/python -m pytest tests
+	@$(BIN)/python scripts/run_tests.py
 
 golden: venv ## rewrite the reviewed manifests in tests/golden from the samples
 	$(BIN)/python -m pytest tests/unit/test_golden.py --update-golden
