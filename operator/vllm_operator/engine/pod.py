@@ -110,7 +110,7 @@ def environment(spec: Spec, told: Mapping[str, str], *, offline: bool) -> list[d
     """Environment of the server: where it may write, that it stays offline, what it is told, the user's own."""
     fixed = {
         **told,
-        "HOME": f"{CACHE_MOUNT}/home",
+        "HOME": CACHE_MOUNT,  # a folder that is there, writable, and outlives the pod
         "HF_HOME": HUB_MOUNT,
         # Python code that comes with a model is copied here; under HF_HOME, its default, it could not be written.
         "HF_MODULES_CACHE": "/tmp/modules",  # noqa: S108 - an emptyDir of the pod
