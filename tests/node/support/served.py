@@ -48,8 +48,9 @@ class Served:
 
     @property
     def pod(self) -> Manifest:
-        """The only pod of the server."""
-        (found,) = self.kubectl.items("pods", f"--selector={_SELECTOR}{self.name}")
+        """The only pod of the server that is not being deleted."""
+        pods = self.kubectl.items("pods", f"--selector={_SELECTOR}{self.name}")
+        (found,) = [one for one in pods if "deletionTimestamp" not in one["metadata"]]
         return found
 
     @property

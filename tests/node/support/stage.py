@@ -47,13 +47,22 @@ def on_stage(cluster: Cluster, name: str) -> Iterator[Stage]:
     account = cluster.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE)
     kubectl = _namespace(cluster, f"{name}-{secrets.token_hex(3)}")
     operator = OperatorProcess(account, cluster.folder / f"operator-{kubectl.namespace}.log")
-    with Hub(cluster.node.network.host) as hub:
-        operator.start()
-        operator.wait_ready()
+    with Hub(cluster.node.network.host) as hub, _running(operator):
         yield Stage(cluster, kubectl, hub, operator)
-    assert operator.alive, f"the operator ended with {operator.process.returncode}:\n{operator.tail()}"
-    cluster.kubectl("delete", "namespace", str(kubectl.namespace), "--wait=false")
-    assert operator.stop() == 0, f"the operator ended badly:\n{operator.tail()}"
+        cluster.kubectl("delete", "namespace", str(kubectl.namespace), "--wait=false")
+
+
+@contextmanager
+def _running(operator: OperatorProcess) -> Iterator[None]:
+    """Start the operator; at the end it must still run, end when it is asked to, and have met no bug of its own."""
+    operator.start()
+    operator.wait_ready()
+    try:
+        yield
+        assert operator.alive, f"the operator ended with {operator.process.returncode}:\n{operator.tail()}"
+    finally:
+        code = operator.stop()
+    assert code == 0, f"the operator ended badly:\n{operator.tail()}"
     assert "Traceback" not in operator.log.read_text(), operator.tail(lines=200)
 
 
