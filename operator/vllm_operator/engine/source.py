@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vllm_operator.api.model_spec import Model
+from vllm_operator.api.model_spec import Files, Model
+from vllm_operator.naming import digest
 
 
 class Scheme(StrEnum):
@@ -61,8 +62,14 @@ def parse_source(text: str) -> Source:
 
 
 def identity(model: Model) -> str:
-    """What a Job looks at when it looks at the source: `hf://organisation/name@main`, or the source as it stands."""
-    return f"{model.source}@{model.revision}" if parse_source(model.source).is_downloaded else model.source
+    """What a Job looks at when it looks at the source: `hf://organisation/name@main`, or the source as it stands.
+
+    Files that are left out may be what a look at the model fails of: other patterns are another identity.
+    """
+    if not parse_source(model.source).is_downloaded:
+        return model.source
+    patterns = "" if model.files == Files() else f"#{digest(model.files.model_dump())}"
+    return f"{model.source}@{model.revision}{patterns}"
 
 
 def served_names(model: Model) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from vllm_operator.plan import loader
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.fetching import Errand, Step, job
 from vllm_operator.plan.model import INSPECTED
+from vllm_operator.plan.remedies import remedy
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, ResolvedModel, Waiting
 from vllm_operator.report import Failed, Fetched, Inspected, ReportError, parse_report
 
@@ -38,7 +39,7 @@ def read(source: str, text: str, *, recorded: bool = False, trying: bool = False
         case Inspected():
             return Inspection(source, text, report.commit, report.config, report.weight_bytes, recorded=recorded)
         case Failed():
-            reason, message = report.reason.value, report.message
+            reason, message = report.reason.value, remedy(report)
             return Inspection(source, text, reason=reason, message=message, trying=trying, recorded=recorded)
         case Fetched():
             return Inspection(source, text, report.commit, recorded=recorded)

@@ -101,7 +101,7 @@ def _preload_progress(seen: Observation) -> tuple[str, str]:
     if seen.preload.failure:
         return seen.preload.reason, f"{seen.preload.failure}{AGAIN}"
     if seen.claim_phase == "Pending":
-        return "ClaimPending", "the cache claim is not bound: is there a storage class that serves it?"
+        return "ClaimPending", _unbound(seen)
     if seen.plan.resource.spec.suspend:
         return "Suspended", "the download waits until the resource is resumed"
     if trouble := seen.preload_trouble:
@@ -109,6 +109,14 @@ def _preload_progress(seen: Observation) -> tuple[str, str]:
     if seen.preload.setback:
         return seen.preload.reason, f"{seen.preload.setback} (the Job tries again)"
     return "Preloading", seen.preload.progress or "the preload Job downloads the model"
+
+
+def _unbound(seen: Observation) -> str:
+    """That the claim of the cache has no volume yet, and what to do where that lasts."""
+    cache = seen.plan.resource.spec.cache
+    of = f"storage class {cache.storage_class_name!r}" if cache.storage_class_name else "the default storage class"
+    way_out = f"{of} must exist and serve {cache.access_mode}; to change it, edit spec.cache and delete the claim"
+    return f"the cache claim is not bound: {way_out}"
 
 
 def _available(seen: Observation) -> Finding:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm_operator.naming import MODEL_ANNOTATION
+from vllm_operator.plan.remedies import remedy
 from vllm_operator.plan.types import Plan
 from vllm_operator.report import TRANSIENT, Failed, Fetched, Report, ReportError, parse_report
 
@@ -113,8 +114,8 @@ def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, p
     return replace(
         seen,
         reason=said.reason.value,
-        failure=said.message if ended else "",
-        setback="" if ended else said.message,
+        failure=remedy(said) if ended else "",
+        setback="" if ended else remedy(said),
         passing=said.reason in TRANSIENT,
     )
 
