@@ -19,7 +19,8 @@ from vllm_operator.plan.inspection import inspect_digest, read
 from vllm_operator.plan.types import Inspection
 from vllm_operator.ports import Api, Object
 from vllm_operator.report import parse_progress
-from vllm_operator.status.observation import Outcome, is_finished, outcome_of, preload_of
+from vllm_operator.status.observation import Outcome, PodTrouble, is_finished, lacks_pods, outcome_of, preload_of
+from vllm_operator.status.pods import refusal_of
 
 PROGRESS_SECONDS = 15.0  # between two looks at how far a download is
 _LINES = 5
@@ -68,6 +69,18 @@ class Jobs:
             return ""
         found = parse_progress(log)
         return f"{found.done:g} of {found.total:g} GiB are downloaded ({found.percent} %)" if found else ""
+
+    def without_pods(self, key: Key) -> Live | None:
+        """A Job that has begun and that no pod could be made for."""
+        found = (self._notes.observed.get(ref) for ref in self._notes.observed.of(key) if ref[0] is kinds.JOB)
+        return next((live for live in found if live and lacks_pods(live.body)), None)
+
+    async def refusal(self, key: Key, job: Live) -> PodTrouble | None:
+        """Why no pod could be made for a Job, which only Events about it tell; None when they cannot be had."""
+        try:
+            return refusal_of(await self._cluster.pod_events(key.namespace, job.uid))
+        except OperatorError:
+            return None
 
     def inspection(self, key: Key, spec: Spec, status: Mapping[str, Any]) -> Inspection | None:
         """What is known of the source: what the status keeps, or what a Job has reported since."""

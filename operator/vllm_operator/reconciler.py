@@ -28,6 +28,7 @@ from vllm_operator.ports import Api, Events, Object
 from vllm_operator.status import make_status, notices, refused_status
 from vllm_operator.status.observation import (
     Observation,
+    PodTrouble,
     preload_of,
     rollout_of,
     scaling_of,
@@ -139,7 +140,15 @@ class Reconciler:
 
     # --- what is said
 
-    def _observation(self, done: Pass) -> Observation:
+    async def _refusal(self, done: Pass) -> PodTrouble | None:
+        """Why a Job that servers wait for gets no pod; looked at again, because nothing tells when that changes."""
+        job = self._jobs.without_pods(done.key)
+        if job is None:
+            return None
+        done.requeue_after = earlier(done.requeue_after, PROGRESS_SECONDS)
+        return await self._jobs.refusal(done.key, job)
+
+    def _observation(self, done: Pass, refusal: PodTrouble | None) -> Observation:
         claim = self._children.body(done, kinds.CLAIM) or {}
         workload = self._notes.observed.get((kinds.DEPLOYMENT, done.key.namespace, child_name(done.key.name)))
         return Observation(
@@ -153,8 +162,8 @@ class Reconciler:
             scaling=scaling_of(self._children.body(done, kinds.AUTOSCALER)),
             claim_phase=(claim.get("status") or {}).get("phase", ""),
             trouble=self._notes.trouble(done.key, "server"),
-            preload_trouble=self._notes.trouble(done.key, PRELOAD),
-            inspect_trouble=self._notes.trouble(done.key, INSPECT),
+            preload_trouble=self._notes.trouble(done.key, PRELOAD) or refusal,
+            inspect_trouble=self._notes.trouble(done.key, INSPECT) or refusal,
             withheld=done.withheld,
             errors=tuple(done.errors),
             notes=tuple(done.notes),
@@ -166,7 +175,7 @@ class Reconciler:
         if done.withheld and (progress := await self._jobs.progress(done.key)) is not None:
             done.progress, done.requeue_after = progress, PROGRESS_SECONDS
         done.requeue_after = earlier(done.requeue_after, await self._diagnostician.examine(done.key))
-        seen = self._observation(done)
+        seen = self._observation(done, await self._refusal(done))
         status = make_status(seen, previous, _now())
         self._measure(done, seen, status)
         wrote = await self._write_status(done.key, body, status)

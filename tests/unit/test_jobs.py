@@ -265,3 +265,46 @@ async def test_a_job_that_is_stuck_gives_way() -> None:
     assert "delete Job" in await world.fail(Transient)
     job = world.job("preload")
     assert job is None
+
+
+QUOTA = "exceeded quota: compute, requested: limits.memory=4Gi, used: limits.memory=8Gi, limited: limits.memory=10Gi"
+PRIVILEGED = 'violates PodSecurity "restricted:latest": runAsUser=0 (pod must not set runAsUser=0)'
+
+
+def refuse(world: Jobs, component: str, why: str, **counts: int) -> None:
+    """The Job's controller has tried to make a pod, and was told why not."""
+    job = world.job(component)
+    assert job
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    message = f'Error creating: pods "{name}-{world.api.version}" is forbidden: {why}'
+    event = {"type": "Warning", "reason": "FailedCreate", "message": message, "involvedObject": {"uid": uid}}
+    world.api.store("Event", name, event)
+    world.happen(kinds.JOB, name, status={"startTime": "2026-01-01T00:00:00Z", **counts})
+
+
+@pytest.mark.parametrize(("why", "reason"), [(QUOTA, "QuotaExceeded"), (PRIVILEGED, "ReplicaFailure")])
+async def test_a_pod_that_is_not_admitted_is_told_of_its_job(why: str, reason: str) -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    refuse(world, "inspect", why)
+    await world.reconcile()
+    assert world.ready() == reason
+    assert world.condition("Ready")["message"].endswith(f"it is not admitted: {why}")
+    assert world.condition("Stalled")["status"] == "False", "a quota is raised, and the Job's controller tries again"
+    assert await world.reconcile() == [], "it says so once"
+
+
+async def test_a_preload_that_is_not_admitted_is_told_too() -> None:
+    world = Jobs(model={"source": "hf://Qwen/Qwen3-8B"})
+    await world.reconcile()
+    refuse(world, "preload", QUOTA)
+    await world.reconcile()
+    assert world.condition("CacheReady")["reason"] == world.ready() == "QuotaExceeded"
+
+
+async def test_a_job_that_has_made_pods_is_not_asked_about() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    refuse(world, "inspect", QUOTA, active=1)
+    await world.reconcile()
+    assert world.ready() == "Inspecting"

@@ -92,6 +92,13 @@ def is_finished(job: Mapping[str, Any]) -> bool:
     return any(conditions.get(kind, {}).get("status") == "True" for kind in ("Complete", "Failed"))
 
 
+def lacks_pods(job: Mapping[str, Any]) -> bool:
+    """Whether a Job has begun and no pod of it was ever made."""
+    status = job.get("status") or {}
+    counts = (status.get(name) for name in ("active", "succeeded", "failed"))
+    return bool(status.get("startTime")) and not is_finished(job) and not any(counts)
+
+
 def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, progress: str = "") -> Preload:
     """The state of a live Job; what its pod reported says it better than the Job's own conditions."""
     if not live:

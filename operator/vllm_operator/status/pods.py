@@ -10,6 +10,7 @@ from typing import Any
 
 from vllm_operator.engine.diagnosis import MAX_LINE, Evidence, Where, clean, log_lines
 from vllm_operator.naming import controller_of
+from vllm_operator.status.observation import PodTrouble
 
 
 class Stage(IntEnum):
@@ -234,6 +235,15 @@ def warnings_of(events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     told = [one for one in events if isinstance(one, Mapping) and _is_telling(one)]
     told.sort(key=_when, reverse=True)
     return tuple(_lines(told))
+
+
+def refusal_of(events: Sequence[Mapping[str, Any]]) -> PodTrouble | None:
+    """Why a controller can make no pods, by the latest Event about it: a quota or an admission rule."""
+    refused = next((line for line in warnings_of(events) if line.startswith("FailedCreate: ")), "")
+    if not refused:
+        return None
+    why = refused.partition(" is forbidden: ")[2] or refused.partition(": ")[2]
+    return PodTrouble("QuotaExceeded" if "exceeded quota" in why else "ReplicaFailure", f"it is not admitted: {why}")
 
 
 def _is_telling(event: Mapping[str, Any]) -> bool:
