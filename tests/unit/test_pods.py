@@ -112,7 +112,7 @@ TROUBLES = {
     ),
     "no GPU free": (
         unplaced("0/9 nodes are available: 3 Insufficient nvidia.com/gpu, 6 node(s) didn't match Pod's node "
-                 "affinity/selector. preemption: 0/9 nodes are available: 9 No preemption victims found."),
+                 "affinity/selector. no new claims to deallocate, preemption: 0/9 nodes are available: 9 No preemption victims found."),
         "Unschedulable", "No node has 2 nvidia.com/gpu free.",
     ),
     "no such node": (
@@ -157,7 +157,9 @@ def test_the_words_are_the_same_in_every_pass() -> None:
     running = pod(container("running", restarts=3, last=ended(137, "OOMKilled")), phase="Running")
     assert symptom_of(waiting) == symptom_of(running)
     assert message_of(crash(7, code=137, reason="OOMKilled")) == message_of(waiting)
-    assert "preemption" not in message_of(TROUBLES["no GPU free"][0])
+    unscheduled = message_of(TROUBLES["no GPU free"][0])
+    assert "preemption" not in unscheduled
+    assert "deallocate" not in unscheduled
     early, late = TROUBLES["image not found"][0], TROUBLES["image not found, later"][0]
     assert message_of(early) == message_of(late)
 

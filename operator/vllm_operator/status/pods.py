@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -109,8 +110,12 @@ def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _without_preemption(line: str) -> str:
-    """The scheduler's message without its second half, which says the same of a cluster with other pods evicted."""
-    return line.partition(" preemption: ")[0][:MAX_LINE]
+    """The scheduler's message without what it says of claims, and of a cluster with other pods evicted."""
+    return _AFTERTHOUGHT.split(line, maxsplit=1)[0][:MAX_LINE]
+
+
+# As the scheduler of Kubernetes 1.36 writes it (pkg/scheduler/framework/plugins/dynamicresources, defaultpreemption).
+_AFTERTHOUGHT = re.compile(r"(?: no new claims to deallocate,)? preemption: ")
 
 
 def _container_symptom(pod: Mapping[str, Any], container: Mapping[str, Any], *, is_job: bool) -> Symptom | None:
