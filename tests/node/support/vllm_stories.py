@@ -106,9 +106,17 @@ def _shorten(patient: Patient) -> None:
     patient.service.edit({"model": {"maxLength": int(found[1])}})
 
 
+_KILL = """
+import glob, os
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    if open(path, "rb").read().startswith(b"VLLM::EngineCore"):
+        os.kill(int(path.split("/")[2]), 9)
+"""
+
+
 def _kill_engine(patient: Patient) -> None:
     patient.serves()
-    patient.run("sh", "-c", "kill -9 $(pgrep -f EngineCore)")
+    patient.run("python3", "-c", _KILL)
 
 
 def model_story(hub: str) -> Story:
@@ -124,7 +132,7 @@ def model_story(hub: str) -> Story:
         Failure(
             "no-gpu",
             "Unschedulable",
-            "No node has nvidia.com/gpu free. Wait for one, add nodes",
+            "No node has 1 nvidia.com/gpu free. Wait for one, add nodes",
             lambda patient: patient.stage.cluster.set_gpus("NVIDIA-L4", 1),
             stalled=False,
         ),
