@@ -112,7 +112,8 @@ TROUBLES = {
     ),
     "no GPU free": (
         unplaced("0/9 nodes are available: 3 Insufficient nvidia.com/gpu, 6 node(s) didn't match Pod's node "
-                 "affinity/selector. no new claims to deallocate, preemption: 0/9 nodes are available: 9 No preemption victims found."),
+                 "affinity/selector. no new claims to deallocate, "
+                 "preemption: 0/9 nodes are available: 9 No preemption victims found."),
         "Unschedulable", "No node has 2 nvidia.com/gpu free.",
     ),
     "no such node": (
