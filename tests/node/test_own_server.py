@@ -27,7 +27,8 @@ NAME = "own"
 COMMAND = ["uvicorn", "chat_server:app"]
 ARGUMENTS = ["--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "60"]  # noqa: S104 - in the pod
 ENGINE = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_BYTES, "max_num_seqs": 4}
-CONTEXT, LONG = 2048, 1500  # tokens; the long answer takes seconds
+CONTEXT = 2048  # tokens
+LONG, SHORT = 1200, 100  # tokens, which are characters; the long answer takes seconds
 DOCUMENTED = re.compile(r"^\| (`[A-Z_`, ]+`) \|", re.MULTILINE)
 
 
@@ -90,6 +91,12 @@ def test_it_is_told_what_the_documentation_says(served: Served) -> None:
     assert {name for row in rows for name in re.findall(r"\w+", row)} == told.keys()
 
 
+def test_it_may_write_where_the_documentation_says(served: Served) -> None:
+    said = served.run("sh", "-c", 'touch /tmp/x "$HOME/x" "$VLLM_CACHE_ROOT/x" && id -u; touch /srv/x', check=False)
+    assert said.splitlines()[0] == "1000"
+    assert "Read-only file system" in said.splitlines()[1]
+
+
 def test_its_probes_and_metrics_are_used_as_those_of_vllm(served: Served) -> None:
     (container,) = served.pod["status"]["containerStatuses"]
     assert (container["ready"], container["restartCount"]) == (True, 0)
@@ -112,7 +119,7 @@ def test_events_come_while_the_answer_is_made(served: Served) -> None:
 
 
 def test_a_stream_in_flight_is_finished_when_its_server_ends(served: Served) -> None:
-    undisturbed = events.chunks(f"{served.url}/ask", question(LONG))
+    undisturbed = events.chunks(f"{served.url}/ask", question(SHORT))
     pod = served.pod["metadata"]["name"]
     follow = ("logs", "--follow", "--tail=5", pod)
     with ThreadPoolExecutor(1) as background, events.posted(f"{served.url}/ask", question(LONG)) as stream:
@@ -122,7 +129,10 @@ def test_a_stream_in_flight_is_finished_when_its_server_ends(served: Served) -> 
         *rest, last = stream
         said = log.result().stdout
     assert last == events.DONE
-    assert text_of([json.loads(one) for one in (first, *rest)]) == text_of(undisturbed)
+    chunks = [json.loads(one) for one in (first, *rest)]
+    assert chunks[-1]["finish_reason"] == "length"
+    assert len(text_of(chunks)) == LONG
+    assert text_of(chunks).startswith(text_of(undisturbed))
     assert "Waiting for connections to close" in said, f"it was asked to end after the stream:\n{said}"
     assert "Finished server process" in said, f"it did not end by itself:\n{said}"
     assert wait_for(lambda: not served.kubectl.items("pods", f"--field-selector=metadata.name={pod}"), 60, "pod gone")

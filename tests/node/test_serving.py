@@ -262,3 +262,17 @@ def test_a_repeated_prefix_is_found_in_the_cache(served: Served) -> None:
     before = metrics.total(served.url, hits)
     assert answer(served, "/v1/completions", prompt=prompt, **GREEDY)["choices"][0]["text"] == first
     assert metrics.total(served.url, hits) - before >= len(prompt) / 2
+
+
+def test_another_server_finds_what_vllm_kept_and_tells_reasoning_from_answers(served: Served) -> None:
+    kept = "/cache/vllm/modelinfos/vllm-model_executor-models-llama-LlamaForCausalLM.json"
+    before = served.pod["metadata"]["name"], served.run("stat", "-c", "%i %Y %s", kept)
+    reasoning = {"spec": {"engine": {"reasoning": {"parser": "qwen3"}}}}
+    served.kubectl("patch", "vllmdeployment", MODEL, "--type=merge", f"--patch={json.dumps(reasoning)}")
+    served.wait_ready()
+    after = served.pod["metadata"]["name"], served.run("stat", "-c", "%i %Y %s", kept)
+    assert after[0] != before[0]
+    assert after[1] == before[1], "vLLM did not find the file, and wrote it again"
+    message = answer(served, "/v1/chat/completions", **CHAT)["choices"][0]["message"]
+    assert message["content"] is None, "the tiny model never ends its reasoning"
+    assert len(message["reasoning"]) == TOKENS
