@@ -1,6 +1,6 @@
 """How a model comes to its servers: fetched once, resumed after a kill, shared, from a claim, or by the server itself.
 
-Every server runs vLLM, and all must give the same answers, but for one that has only to wait for its cache.
+Four servers run vLLM, each with the model that came another way, and must give the same answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from cluster.support.api import Api
 from cluster.support.service import Service
-from hub import Fault
+from hub import Fault, Hub
 from images import models
 from localcluster.access import ClusterAccess
 from localcluster.cluster import Cluster
@@ -149,19 +149,19 @@ def test_a_killed_preload_goes_on_where_it_was(stage: Stage, killed: Service) ->
 
 
 def test_another_resource_on_the_same_claim_downloads_nothing(stage: Stage, killed: Service) -> None:
-    before = len(stage.hub.seen)
     shared = {"cache": {"claimName": f"{killed.name}-cache", "size": "auto", "reclaimPolicy": "Retain"}}
-    killed.api.create(resource("second", own(stage.hub.endpoint, shared)), stage.namespace)
-    Service(killed.api, stage.namespace, "second").wait_ready(timeout=PATIENCE_SECONDS)
-    since = stage.hub.seen[before:]
-    assert any(one.path.startswith("/api/") for one in since)
-    inspected = [one.path for one in since if "/resolve/" in one.path and not one.path.endswith("/config.json")]
-    assert not inspected
-    assert not [one for one in since if one.path.startswith("/content/")]
+    with Hub(stage.cluster.node.network.host) as hub:
+        hub.repositories = stage.hub.repositories
+        killed.api.create(resource("second", own(hub.endpoint, shared)), stage.namespace)
+        Service(killed.api, stage.namespace, "second").wait_ready(timeout=PATIENCE_SECONDS)
+        assert hub.requests("/api/models/")
+        assert not hub.requests("/content/")
+        (config,) = hub.requests("/resolve/")  # read by the Job that looks at the model
+        assert config.path.endswith("/config.json")
 
 
 @pytest.mark.parametrize("name", ["ephemeral", "from-claim", "without-preload"])
-def test_the_answer_is_that_of_a_cache_that_was_disturbed(
+def test_the_answer_is_the_same_whichever_way_the_model_came(
     servers: Mapping[str, Service], killed: Service, name: str
 ) -> None:
     assert answer(servers[name]) == answer(killed)
@@ -181,6 +181,5 @@ def test_a_claim_of_one_node_serves(servers: Mapping[str, Service]) -> None:
     found = service.child(kinds.CLAIM, "-cache")
     assert found
     assert (found["spec"]["accessModes"], found["status"]["phase"]) == (["ReadWriteOnce"], "Bound")
-    assert not service.jobs() or {
-        job["metadata"]["labels"]["app.kubernetes.io/component"] for job in service.jobs()
-    } == {"inspect"}
+    labels = [job["metadata"]["labels"] for job in service.jobs()]
+    assert "preload" not in {one["app.kubernetes.io/component"] for one in labels}

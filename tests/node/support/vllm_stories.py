@@ -148,7 +148,7 @@ def model_story(hub: str) -> Story:
             "RemoteCodeRequired",
             "set spec.model.trustRemoteCode to true",
             {"model": {"trustRemoteCode": True}},
-            quotes="trust_remote_code=True",
+            quotes="contains custom code which must be executed",
         ),
         Failure(
             "wrong-quantization",
