@@ -57,8 +57,9 @@ test: venv ## everything that passes without a GPU and without Docker
 golden: venv ## rewrite the reviewed manifests in tests/golden from the samples
 	$(BIN)/python -m pytest tests/unit/test_golden.py --update-golden
 
-bench: venv ## measure convergence beside a bare client writing the same children
+bench: venv ## measure convergence beside a bare client, and the time to a first token beside bare vLLM
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.first_token
 
 demo: venv ## local cluster, operator, samples: Ready on simulated GPU nodes
 	@$(BIN)/python -m demo

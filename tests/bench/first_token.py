@@ -1,0 +1,212 @@
+"""From `kubectl apply` to the first token, beside bare `vllm serve` of the same model with the same arguments here.
+
+`python -m bench.first_token`, or `make bench`. Both have everything on disk: model, image and packages.
+With --compile the engine compiles, and what the first start left on the claim is used by the second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from images import models
+from images.environment import VLLM
+from localcluster.cluster import Cluster
+from localcluster.wait import wait_for
+from node.support.load import body
+from node.support.served import READY_SECONDS, Served, serve, tiny
+from node.support.stage import Stage, offer_models, on_stage
+from operator_process import free_port
+
+GOAL = 1.1
+NAME = "bench"
+_LOOK_SECONDS = 0.02
+# Arguments with a value that a server beside the cluster cannot have.
+_OF_THE_POD = ("--revision", "--middleware", "--host", "--port")
+# Of the machine, for a compiler in the container: the image has none.
+_COMPILER = ("/usr/bin", "/usr/include", "/usr/lib", "/lib")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Seconds from the beginning to each step of one start."""
+
+    steps: Mapping[str, float]
+
+    @property
+    def seconds(self) -> float:
+        return self.steps["first token"]
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in self.steps.items())
+
+
+def _ask(url: str) -> bool:
+    """Whether a first token comes."""
+    with (
+        suppress(httpx.TransportError),
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=body(NAME, "Hello", stream=True), timeout=60) as answer,
+    ):
+        return answer.status_code == httpx.codes.OK and any("content" in line for line in answer.iter_lines())
+    return False
+
+
+def _first_token(url: str) -> None:
+    wait_for(lambda: _ask(url), READY_SECONDS, f"a first token from {url}", interval=_LOOK_SECONDS)
+
+
+def _pod_steps(pod: Mapping[str, Any], began: float) -> dict[str, float]:
+    """When the pod was made, its container started and it was ready: the API server's whole seconds."""
+    (status,) = pod["status"]["containerStatuses"]
+    (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    moments = {
+        "pod made": pod["metadata"]["creationTimestamp"],
+        "container started": status["state"]["running"]["startedAt"],
+        "pod ready": ready["lastTransitionTime"],
+    }
+    return {name: datetime.fromisoformat(moment).timestamp() - began for name, moment in moments.items()}
+
+
+def product(stage: Stage, manifest: Mapping[str, Any]) -> tuple[Start, Served]:
+    """Apply the resource to a namespace that holds nothing but the claim."""
+    served = Served(stage.kubectl, NAME)
+    began, clock = time.time(), time.monotonic()
+    stage.kubectl.apply(manifest)
+    wait_for(lambda: stage.kubectl.get("service", NAME), message="the Service is there", interval=_LOOK_SECONDS)
+    _first_token(served.url)
+    seconds = time.monotonic() - clock
+    wait_for(lambda: served.condition("Ready").get("status") == "True", message="Ready")
+    return Start({**_pod_steps(served.pod, began), "first token": seconds}), served
+
+
+def remove(stage: Stage) -> None:
+    """Delete the resource and wait until its pods have ended; the claim stays."""
+    stage.kubectl("delete", "vllmdeployment", NAME)
+    wait_for(lambda: not stage.kubectl.items("pods"), READY_SECONDS, "no pod is left")
+
+
+def bare_arguments(arguments: Sequence[str], folder: Path, port: int) -> list[str]:
+    """The container's arguments, for this machine."""
+    left_out = {place + offset for place, word in enumerate(arguments) if word in _OF_THE_POD for offset in (0, 1)}
+    kept = [word for place, word in enumerate(arguments) if place not in {0, *left_out}]
+    return [str(folder), *kept, "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextmanager
+def bare(arguments: list[str], home: Path) -> Iterator[None]:
+    """`vllm serve` as a process of this machine."""
+    environment = {
+        "PATH": f"{VLLM.folder / 'bin'}:{os.defpath}",
+        "HOME": str(home),
+        "VLLM_CACHE_ROOT": str(home / "vllm"),
+        "VLLM_TARGET_DEVICE": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen(["vllm", "serve", *arguments], env=environment, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def beside(arguments: Sequence[str], folder: Path, home: Path) -> Start:
+    """The same model with the container's arguments, without a cluster."""
+    port = free_port()
+    clock = time.monotonic()
+    with bare(bare_arguments(arguments, folder, port), home):
+        _first_token(f"http://127.0.0.1:{port}")
+        return Start({"first token": time.monotonic() - clock})
+
+
+def with_compiler(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The resource with compilation, and with the machine's C++ compiler in its container."""
+    pod = manifest["spec"]["podTemplate"]["spec"]
+    names = {path: f"compiler{number}" for number, path in enumerate(_COMPILER)}
+    pod["volumes"] = [{"name": name, "hostPath": {"path": path}} for path, name in names.items()]
+    mounts = [{"name": name, "mountPath": path, "readOnly": True} for path, name in names.items()]
+    pod["containers"][0]["volumeMounts"] = mounts
+    manifest["spec"]["engine"] |= {"enforceEager": False}
+    return manifest
+
+
+def _manifest(stage: Stage) -> dict[str, Any]:
+    found = tiny(stage, NAME)
+    found["spec"]["model"]["facts"] = {"parameters": 0.001}  # as for a model of the catalogue: nothing to look up
+    found["spec"]["podTemplate"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1500m"
+    return found
+
+
+def compare(stage: Stage, folder: Path, runs: int) -> int:
+    """Start both in turn and say how they compare; 1 when the goal is missed."""
+    serve(stage, _manifest(stage))  # fills the cache
+    remove(stage)
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as home:
+        for run in range(runs + 1):
+            start, served = product(stage, _manifest(stage))
+            arguments = served.container["args"]
+            remove(stage)
+            other = beside(arguments, folder / "tiny-llama", Path(home))
+            print(f"{'warm-up' if run == 0 else f'run {run}'}: {start}; bare after {other.seconds:.1f} s", flush=True)
+            ours.append(start.seconds)
+            theirs.append(other.seconds)
+    product_seconds, bare_seconds = statistics.median(ours[1:]), statistics.median(theirs[1:])
+    print(f"kubectl apply to first token: {product_seconds:.1f} s (median of {runs})")
+    print(f"bare vllm serve to first token: {bare_seconds:.1f} s")
+    print(f"ratio: {product_seconds / bare_seconds:.2f} (goal: at most {GOAL})")
+    return 0 if product_seconds <= GOAL * bare_seconds else 1
+
+
+def compiled(stage: Stage) -> None:
+    """Two starts with compilation, the claim empty at first."""
+    seconds = []
+    for _ in range(2):
+        start, served = product(stage, with_compiler(_manifest(stage)))
+        reused = "Directly load" in served.log
+        print(f"with compilation: {start}; compiled files reused: {'yes' if reused else 'no'}", flush=True)
+        seconds.append(start.seconds)
+        remove(stage)
+    print(f"second start with what the first one compiled: {seconds[1] / seconds[0]:.2f} of its time")
+
+
+def main() -> int:
+    """Run on a real node of its own."""
+    parser = argparse.ArgumentParser(prog="bench.first_token", description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="starts of each (default: 3)")
+    parser.add_argument("--compile", action="store_true", help="measure the compile cache instead; needs g++ here")
+    args = parser.parse_args()
+    local = Cluster.start("bench-node", bound=True, real_node=True)
+    try:
+        with tempfile.TemporaryDirectory() as name, on_stage(local, "bench") as stage:
+            folder = Path(name)
+            models.tiny_llama(folder / "tiny-llama")
+            for number, adapter in enumerate(("adapter-a", "adapter-b")):
+                models.lora_adapter(folder / adapter, seed=number)
+            offer_models(stage.hub, folder)
+            if not args.compile:
+                return compare(stage, folder, args.runs)
+            compiled(stage)
+            return 0
+    finally:
+        local.down()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
