@@ -28,7 +28,7 @@ from operator_process import free_port
 
 pytestmark = pytest.mark.real_node
 
-DEADLINE_SECONDS = 1800.0
+DEADLINE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from node.support.specs import resource
 from node.support.stage import Stage
 from vllm_operator import kinds
 
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 900.0
 """Until a failure shows: a start of vLLM takes ten seconds of two idle cores, and many times that of busy ones."""
 
 _LOOK_SECONDS = 0.2
