@@ -92,8 +92,9 @@ def test_a_crash_is_said_and_a_server_that_loads_lets_go_of_its_claim(stage: Sta
     print(f"a pod that loads is gone after {seconds:.0f} s; its grace period is 922 s")  # noqa: T201
     assert seconds < READY_SECONDS
     single.wait_ready()
+    successor = single.pod["metadata"]["name"]
     stage.kubectl("delete", "vllmdeployment", "single")
-    gone(stage.kubectl, {single.pod["metadata"]["name"]})
+    gone(stage.kubectl, {successor})
 
 
 def _reason(served: Served, reason: str) -> dict[str, Any]:

@@ -56,8 +56,9 @@ def _last(message: Message) -> Message:
 def stop(pre_stop: float, drain: float) -> None:
     """The preStop hook: return when SIGTERM does no harm.
 
-    A server that is still loading refuses connections and swallows the first SIGTERM, or has no handler for it yet: it
-    is sent one a second until it is gone, and this process with it.
+    A server that is still loading refuses connections. While it imports, process 1 has no handler for SIGTERM and does
+    not notice it; Python has one for SIGINT from its first moment. Later vLLM swallows the first of either. SIGINT is
+    sent every second until the server is gone, and this process with it.
 
     Args:
         pre_stop: seconds in which load balancers forget the pod.
@@ -65,7 +66,7 @@ def stop(pre_stop: float, drain: float) -> None:
 
     """
     while not _listens():
-        os.kill(1, signal.SIGTERM)
+        os.kill(1, signal.SIGINT)
         time.sleep(1)
     MARKER.touch()
     time.sleep(pre_stop)
