@@ -11,6 +11,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ NAME = "bench"
 _LOOK_SECONDS = 0.02
 # Arguments with a value that a server beside the cluster cannot have.
 _OF_THE_POD = ("--revision", "--middleware", "--host", "--port")
-# Of the machine, for a compiler in the container: the image has none.
+# Of the machine, for a compiler in the container: the image has none, and no headers.
+_IMAGE = Path("/opt/vllm")  # where the image has the environment
 _COMPILER = ("/usr/bin", "/usr/include", "/usr/lib", "/lib")
 
 
@@ -138,9 +140,16 @@ def beside(arguments: Sequence[str], folder: Path, home: Path) -> Start:
 def with_compiler(manifest: dict[str, Any]) -> dict[str, Any]:
     """The resource with compilation, and with the machine's C++ compiler in its container."""
     pod = manifest["spec"]["podTemplate"]["spec"]
-    names = {path: f"compiler{number}" for number, path in enumerate(_COMPILER)}
-    pod["volumes"] = [{"name": name, "hostPath": {"path": path}} for path, name in names.items()]
-    mounts = [{"name": name, "mountPath": path, "readOnly": True} for path, name in names.items()]
+    torch = VLLM.site_packages / "torch" / "include"
+    python = Path(sysconfig.get_path("include"))
+    folders: dict[str | Path, str | Path] = {path: path for path in _COMPILER}
+    folders[f"/usr/local/include/{python.name}"] = python
+    folders[_IMAGE / torch.relative_to(VLLM.folder)] = torch
+    pod["volumes"], mounts = [], []
+    for number, (inside, outside) in enumerate(folders.items()):
+        name = f"compiler{number}"
+        pod["volumes"].append({"name": name, "hostPath": {"path": str(outside)}})
+        mounts.append({"name": name, "mountPath": str(inside), "readOnly": True})
     pod["containers"][0]["volumeMounts"] = mounts
     manifest["spec"]["engine"] |= {"enforceEager": False}
     return manifest
