@@ -15,7 +15,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ("unit",)
-ROWS = (("cluster",), ("process", "node"))
+ROWS = (("cluster", "process"), ("node",))
 
 
 def _start(tiers: tuple[str, ...], output: IO[bytes] | None) -> subprocess.Popen[bytes]:

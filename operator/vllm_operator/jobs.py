@@ -24,6 +24,7 @@ from vllm_operator.status.pods import refusal_of
 
 PROGRESS_SECONDS = 15.0  # between two looks at how far a download is
 _LINES = 5
+_IMMUTABLE = ("template", "podFailurePolicy")
 RETRY_SECONDS = 300  # between two attempts at a Job that has failed for good
 
 
@@ -99,20 +100,21 @@ class Jobs:
         One that is done stays as it ran, whatever an upgrade of the operator makes of the template. Any other gives
         way: it may be stuck with what has changed, such as an image that does not exist.
         """
-        if live is None:
-            return await self._cluster.apply(manifest)
-        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
-        ran = await self._cluster.get(kinds.JOB, namespace, name)
-        if ran and preload_of(ran).complete:
-            template = ran["spec"]["template"]
-            return await self._cluster.apply({**manifest, "spec": {**manifest["spec"], "template": template}})
         try:
             return await self._cluster.apply(manifest)
         except Blocked as error:
-            if error.reason != "Rejected":
+            if error.reason != "Rejected" or live is None:
                 raise
+            return await self._apply_another(manifest, live, error)
+
+    async def _apply_another(self, manifest: Object, live: Live, error: Blocked) -> Object:
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        ran = await self._cluster.get(kinds.JOB, namespace, name)
+        if ran is None or not preload_of(ran).complete:
             await self._cluster.delete(kinds.JOB, namespace, name, live.uid)
             raise Transient("the Job gives way to one with another template") from error
+        kept = {key: value for key, value in manifest["spec"].items() if key not in _IMMUTABLE}
+        return await self._cluster.apply({**manifest, "spec": {**kept, **_as_it_ran(ran["spec"], manifest["spec"])}})
 
     def _find(self, key: Key, what: str) -> _Job | None:
         """The live Job of a digest."""
@@ -121,6 +123,14 @@ class Jobs:
             if live and live.body["spec"]["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION) == what:
                 return _Job(ref[2], live.body)
         return None
+
+
+def _as_it_ran(ran: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
+    """The immutable part of a Job, without the labels that its controller adds to the pods: those stay its own."""
+    template, wanted = ran["template"], planned["template"]["metadata"]["labels"]
+    labels = {key: value for key, value in template["metadata"]["labels"].items() if key in wanted}
+    same = {key: ran[key] for key in _IMMUTABLE if key in ran}
+    return {**same, "template": {**template, "metadata": {**template["metadata"], "labels": labels}}}
 
 
 def retry_in(live: Live, now: datetime) -> float | None:

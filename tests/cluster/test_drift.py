@@ -42,7 +42,7 @@ AUTOSCALED = {"HorizontalPodAutoscaler", "PodDisruptionBudget"}
 _SERVER = r"\.spec\.template\.spec\.containers\[0\]"
 IMMUTABLE = {
     "PersistentVolumeClaim": r"\.spec\.accessModes",
-    "Job": r"\.spec\.template\.",
+    "Job": r"\.spec\.(template|podFailurePolicy)\.",
     "Service": r"\.spec\.ports\[0\]$",  # there must be one; see TOGETHER
     "Deployment": "|".join(
         (

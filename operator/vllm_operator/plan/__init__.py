@@ -123,7 +123,7 @@ def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Wa
     """Red lines that are crossed knowingly."""
     found = []
     if failed and failed.reason:
-        found.append(Warn("InspectFailed", f"its config.json could not be read ({failed.reason}): {failed.message}"))
+        found.append(Warn("InspectFailed", f"no Job could look at the model ({failed.reason}): {failed.message}"))
     if sizing.verdict is Verdict.ESTIMATED:
         found.append(Warn("SizeEstimated", f"the architecture is not known: {sizing.explanation}"))
     if sizing.verdict in (Verdict.REFUSED, Verdict.TIGHT):

@@ -10,6 +10,8 @@ from vllm_operator.sizing.measured import drift, parse
 from vllm_operator.status.conditions import obstacle, pod_trouble
 from vllm_operator.status.observation import Observation
 
+UNSCHEDULABLE = "Unschedulable"
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -34,7 +36,7 @@ def notices(seen: Observation, previous: Mapping[str, Any], status: Mapping[str,
     ready = _ready(status)
     if (found := obstacle(seen)) and not seen.errors:
         yield Notice("Warning", found[0], found[1])
-    elif trouble := pod_trouble(seen):
+    elif (trouble := pod_trouble(seen)) and trouble.reason != UNSCHEDULABLE:  # the scheduler writes Events of its own
         yield Notice("Warning", trouble.reason, trouble.message)
     elif ready["status"] == "True" and _ready(previous).get("status") != "True":
         yield Notice("Normal", "Ready", ready["message"])
