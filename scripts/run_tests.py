@@ -19,7 +19,7 @@ ROWS = (("cluster", "process"), ("node",))
 
 
 def _start(tiers: tuple[str, ...], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", *(f"tests/{tier}" for tier in tiers)]
+    command = [sys.executable, "-m", "pytest", "-m", "not long", *(f"tests/{tier}" for tier in tiers)]
     return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
         command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT if output else None
     )
@@ -34,6 +34,7 @@ def main() -> int:
     started = time.monotonic()
     _say("the pure tests")
     codes = [_start(FIRST, None).wait()]
+    _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
     shown, other = ROWS
     _say(f"{' and '.join(shown)} here, {' and '.join(other)} beside it (shown afterwards)")
     with tempfile.TemporaryFile() as kept:

@@ -20,7 +20,7 @@ from node.support.load import Figures, Load
 from node.support.served import READY_SECONDS, Served, serve, tiny
 from node.support.stage import Stage, offer_models, on_stage
 
-pytestmark = pytest.mark.real_node
+pytestmark = [pytest.mark.real_node, pytest.mark.long]
 
 NAME = "steady"
 # Long enough that every client takes its turn.
