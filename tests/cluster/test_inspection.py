@@ -60,6 +60,8 @@ def test_a_gated_model_is_said_and_tried_anew_when_the_job_is_deleted(create: Cr
     assert service.says("ModelResolved", "False", "ModelGated")
     assert "accept its licence" in service.condition("Ready")["message"]
     assert service.child(kinds.DEPLOYMENT) is None
+    # Until then pods of a new Job would fail alike.
+    wait_for(lambda: not pods.in_effect(kubectl, failing, of("inspect")), message="failing pods are over")
     with pods.annotate(kubectl, "accepted", reporting(Inspected(COMMIT, config(), 16_381_470_720)), of("inspect")):
         kubectl("delete", "job", service.jobs()[0]["metadata"]["name"])
         service.wait_ready()

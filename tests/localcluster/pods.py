@@ -24,7 +24,7 @@ def annotate(
     policy, binding = _policy(name, annotations), _binding(name, kubectl.namespace, match_labels)
     kubectl("create", "--filename=-", input=[policy, binding])
     try:
-        wait_for(lambda: _in_effect(kubectl, annotations, match_labels), _EFFECT_DEADLINE_SECONDS, f"policy {name}")
+        wait_for(lambda: in_effect(kubectl, annotations, match_labels), _EFFECT_DEADLINE_SECONDS, f"policy {name}")
         yield
     finally:
         kinds = ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy")
@@ -32,7 +32,7 @@ def annotate(
             kubectl("delete", kind, name, "--ignore-not-found")
 
 
-def _in_effect(kubectl: Kubectl, annotations: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+def in_effect(kubectl: Kubectl, annotations: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Ask the API server, without creating anything, what a matching pod would become."""
     pod = {
         "apiVersion": "v1",
