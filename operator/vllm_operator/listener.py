@@ -52,12 +52,15 @@ class Notes:
         """IP address of a server that was seen ready; empty when there is none."""
         return self._addresses.get(key, ("", ""))[1]
 
-    def see_address(self, key: Key, pod: str, address: str) -> None:
-        """Take note that a server is ready at an address, or with none that it is not."""
+    def see_address(self, key: Key, pod: str, address: str) -> bool:
+        """Take note that a server is ready at an address, or with none that it is not; true for the first."""
         if address:
+            first = key not in self._addresses
             self._addresses[key] = (pod, address)
-        elif self._addresses.get(key, ("", ""))[0] == pod:
+            return first
+        if self._addresses.get(key, ("", ""))[0] == pod:
             del self._addresses[key]
+        return False
 
     def see_page(self, key: Key, page: str) -> None:
         """Keep a page of metrics until a pass has carried it into the status."""
@@ -150,7 +153,8 @@ class Listener:
         news = self._notes.pods.see(key, body, gone=event == DELETED)
         if component == SERVER:
             gone = event == DELETED or "deletionTimestamp" in metadata
-            self._notes.see_address(key, metadata["name"], "" if gone else ready_address(body))
+            # Its metrics can be read now, although nothing else may happen any more.
+            news |= self._notes.see_address(key, metadata["name"], "" if gone else ready_address(body))
         if JOB_LABEL in metadata["labels"]:
             ended = None if event == DELETED else outcome_of(body)
             loads = event != DELETED and component == PRELOAD and runs(body, MODEL_STEP)
