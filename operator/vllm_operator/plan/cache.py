@@ -14,7 +14,7 @@ from vllm_operator.engine.pod import HUB_MOUNT
 from vllm_operator.engine.source import parse_source
 from vllm_operator.naming import child_name, digest
 from vllm_operator.plan import loader
-from vllm_operator.plan.fetching import Errand, Step, job
+from vllm_operator.plan.fetching import Errand, Step, job, patterns
 from vllm_operator.plan.types import Child, Defaults, LiveClaim
 
 COMPONENT = "preload"
@@ -105,8 +105,7 @@ def _step(name: str, source: str, revision: str = "", files: Files | None = None
     if revision:
         args += ["--revision", revision]
     if files:
-        args += [word for pattern in files.include for word in ("--include", pattern)]
-        args += [word for pattern in files.exclude for word in ("--exclude", pattern)]
+        args += patterns(files)
     return Step(name, args)
 
 

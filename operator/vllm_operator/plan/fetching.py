@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vllm_operator import kinds
+from vllm_operator.api.model_spec import Files
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.pod import token_variable, with_user_environment
 from vllm_operator.naming import MODEL_ANNOTATION, RESOURCE_ANNOTATION, child_name, digest
@@ -32,6 +33,12 @@ class Errand:
     volume: Mapping[str, Any] | None = None  # where files are written to or read from
     mount: Mapping[str, Any] | None = None
     pod_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def patterns(files: Files) -> list[str]:
+    """Which files are meant, as arguments of the command."""
+    given = (("--include", files.include), ("--exclude", files.exclude))
+    return [word for flag, globs in given for glob in globs for word in (flag, glob)]
 
 
 def job(spec: Spec, name: str, defaults: Defaults, errand: Errand, what: str) -> Child:

@@ -12,7 +12,7 @@ from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.naming import digest
 from vllm_operator.plan import loader
 from vllm_operator.plan.cache import preloads
-from vllm_operator.plan.fetching import Errand, Step, job
+from vllm_operator.plan.fetching import Errand, Step, job, patterns
 from vllm_operator.plan.model import INSPECTED
 from vllm_operator.plan.remedies import remedy
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, ResolvedModel, Waiting
@@ -80,9 +80,7 @@ def errand(spec: Spec) -> Errand:
     """What the Job is sent for: the model's config, from the hub or from where servers mount it."""
     source = parse_source(spec.model.source)
     if source.is_downloaded:
-        args = [spec.model.source, "--revision", spec.model.revision, "--inspect"]
-        args += [word for pattern in spec.model.files.include for word in ("--include", pattern)]
-        args += [word for pattern in spec.model.files.exclude for word in ("--exclude", pattern)]
+        args = [spec.model.source, "--revision", spec.model.revision, "--inspect", *patterns(spec.model.files)]
         return Errand(COMPONENT, [Step("model", args)], {}, pod_settings=loader.pod_settings(spec))
     volume: dict[str, Any] = {"name": "model", "persistentVolumeClaim": {"claimName": source.location}}
     if source.scheme is Scheme.IMAGE:
