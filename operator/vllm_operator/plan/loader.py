@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vllm_operator.api.base import without_nulls
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import is_cpu
 from vllm_operator.plan.types import Defaults
@@ -44,10 +45,16 @@ def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping) and not any(name.startswith("$") for name in item)]
 
 
+def _mapping(overlay: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What a mapping of the pod template holds; a null in it removes a field, as in any strategic merge."""
+    found = overlay.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def pod_settings(spec: Spec) -> dict[str, Any]:
     """Fields of the pod template's spec that hold for the Job's pod too."""
     overlay = spec.pod_template.get("spec") or {}
-    selector = _without_nulls(overlay.get("nodeSelector"))
+    selector = without_nulls(_mapping(overlay, "nodeSelector"))
     return {
         **({"nodeSelector": selector} if selector else {}),
         **{key: overlay[key] for key in _SHARED if overlay.get(key)},
@@ -57,20 +64,15 @@ def pod_settings(spec: Spec) -> dict[str, Any]:
 def pod_settings_beside(spec: Spec, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The same, and where servers run without being asked: the Job runs on such a node, taints and all."""
     overlay = spec.pod_template.get("spec") or {}
-    asked = overlay.get("nodeSelector")
-    selector = _without_nulls({**placement["nodeSelector"], **(asked if isinstance(asked, Mapping) else {})})
+    selector = without_nulls({**placement["nodeSelector"], **_mapping(overlay, "nodeSelector")})
     return {"tolerations": placement["tolerations"], **pod_settings(spec), "nodeSelector": selector}
 
 
 def security_context(spec: Spec) -> dict[str, Any]:
     """The Job's pod runs as the servers' pods do: both read and write the same files."""
-    asked = (spec.pod_template.get("spec") or {}).get("securityContext")
-    return _without_nulls({**_SECURITY, **(asked if isinstance(asked, Mapping) else {})})
-
-
-def _without_nulls(given: object) -> dict[str, Any]:
-    """A null in a strategic merge removes a field."""
-    return {key: value for key, value in given.items() if value is not None} if isinstance(given, Mapping) else {}
+    overlay = spec.pod_template.get("spec") or {}
+    asked: dict[str, Any] = without_nulls({**_SECURITY, **_mapping(overlay, "securityContext")})
+    return asked
 
 
 def volumes(spec: Spec) -> list[Mapping[str, Any]]:
