@@ -122,6 +122,11 @@ def parse_report(text: str | None) -> Report:
     return Fetched(_commit(body), _whole(body.get("bytes"), "bytes"))
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full hash, which says for good which files it means."""
+    return bool(_COMMIT.fullmatch(revision))
+
+
 def clean(message: str) -> str:
     """The sentence on one line, without characters that a terminal or the API server would choke on, cut to fit."""
     line = "".join(letter if letter.isprintable() else " " for letter in message).strip()
@@ -200,7 +205,7 @@ def _commit(body: Mapping[str, Any], *, optional: bool = False) -> str:
     commit = body.get("commit")
     if commit == "" and optional:
         return ""
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+    if not isinstance(commit, str) or not is_commit(commit):
         raise ReportError("the report's commit is no commit")
     return commit
 

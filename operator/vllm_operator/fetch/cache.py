@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from vllm_operator.fetch.failures import FetchError
 from vllm_operator.fetch.selection import CONFIGS, File
-from vllm_operator.report import Reason
+from vllm_operator.report import Reason, is_commit
 
 RESERVE = 2**26
 """Bytes that stay free: links, locks and folders need some."""
@@ -24,7 +24,6 @@ SMALL = 2**24
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Cache:
         for file in sorted(files, key=lambda one: one.path in CONFIGS):
             if not self.links(file, commit):
                 self._show(file, commit)
-        if not _COMMIT.fullmatch(revision):
+        if not is_commit(revision):
             _write(self.folder / "refs" / revision, commit)
 
     def _show(self, file: File, commit: str) -> None:
@@ -111,7 +110,7 @@ class Cache:
 
 def check(files: tuple[File, ...], commit: str, revision: str) -> None:
     """Refuse names that lead out of the cache. Raises ValueError: no hub has such a repository."""
-    if not _COMMIT.fullmatch(commit):
+    if not is_commit(commit):
         raise ValueError(f"its commit is {commit!r}")
     if not _is_inside(revision):
         raise ValueError(f"its revision is {revision!r}")

@@ -16,6 +16,7 @@ from vllm_operator.plan.loader import versioned_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import cache_too_large, judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, Plan, Refusal, ResolvedModel, Warn
+from vllm_operator.report import is_commit
 from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import Sizing, Verdict
 
@@ -60,7 +61,7 @@ def _misuse(spec: Spec, engine: Findings) -> Refusal | None:
 
 def _commit(spec: Spec, facts: Facts) -> str:
     """What the revision means for this resource: once pods serve a commit, a branch that moves on changes nothing."""
-    if inspection.is_commit(spec.model.revision):
+    if is_commit(spec.model.revision):
         return spec.model.revision
     running = facts.workload
     if running and running.commit and running.model_digest == cache.model_digest(spec):

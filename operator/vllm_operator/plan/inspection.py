@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import Any
 
@@ -16,17 +15,11 @@ from vllm_operator.plan.fetching import Errand, Step, job, patterns
 from vllm_operator.plan.model import INSPECTED
 from vllm_operator.plan.remedies import remedy
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, ResolvedModel, Waiting
-from vllm_operator.report import Failed, Fetched, Inspected, ReportError, parse_report
+from vllm_operator.report import Failed, Fetched, Inspected, ReportError, is_commit, parse_report
 
 COMPONENT = "inspect"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # The download of such a model would fail alike, so there is no use in going on with what its name says.
 _HOPELESS = frozenset({"ModelGated", "TokenRefused", "ModelNotFound", "RevisionNotFound"})
-
-
-def is_commit(revision: str) -> bool:
-    """Whether a revision says for good which files it means."""
-    return bool(_COMMIT.fullmatch(revision))
 
 
 def read(source: str, text: str, *, recorded: bool = False, trying: bool = False) -> Inspection:
