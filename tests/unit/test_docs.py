@@ -45,6 +45,16 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for name, *inner in (one.split("::") for one in re.findall(r"`(test_\w+\.py(?:::\w+)+)`", page.read_text())):
+        files = list((ROOT / "tests").rglob(name))
+        assert files, f"{page.name}: {name}"
+        for one in inner:
+            defined = rf"^\s*(?:async def|def|class) {one}\b"
+            assert any(re.search(defined, file.read_text(), re.MULTILINE) for file in files), f"{page.name}: {one}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_make_targets_that_are_named_exist(page: Path) -> None:
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = re.findall(r"(?:`|^    )make ([a-z]+(?:-[a-z]+)*)", page.read_text(), re.MULTILINE)
