@@ -8,6 +8,8 @@ from dataclasses import dataclass
 class OperatorError(Exception):
     """Base of every error that this project raises on purpose."""
 
+    writes = 0  # objects that a pass had written before it ended so
+
 
 class UsageError(OperatorError):
     """A command was called wrongly; the text is one sentence for the terminal, the exit code is 2."""

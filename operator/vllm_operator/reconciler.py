@@ -14,7 +14,7 @@ from vllm_operator.api.parse import Resource, parse
 from vllm_operator.api.spec import Spec
 from vllm_operator.children import Children, Pass
 from vllm_operator.diagnose import Diagnostician, earlier
-from vllm_operator.errors import Blocked, Gone, InvalidSpec
+from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError
 from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import PROGRESS_SECONDS, Jobs
 from vllm_operator.listener import Listener, Notes, Queue
@@ -37,11 +37,13 @@ from vllm_operator.status.observation import (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a pass ended well: what it wrote, and when to look again although nothing happens."""
+    """How a pass ended well: what it wrote, how the resource stands, when to look again although nothing happens."""
 
     writes: int = 0
     ready: bool = False
     requeue_after: float | None = None
+    phase: str = ""
+    reason: str = ""  # of the Ready condition
 
 
 class Reconciler:
@@ -101,8 +103,9 @@ class Reconciler:
         try:
             resource = parse(body)
         except InvalidSpec as error:
-            wrote = await self._write_status(key, body, refused_status(body, error, _now()))
-            return Result(writes=int(wrote))
+            status = refused_status(body, error, _now())
+            wrote = await self._write_status(key, body, status)
+            return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
         plan = await self.plan_for(key, resource, body)
         self._note_version(key, body)
         done = Pass(key, plan)
@@ -185,11 +188,11 @@ class Reconciler:
             # Only when the status moved, so that a restart repeats nothing.
             for notice in notices(seen, previous, status):
                 await self._events.record(done.plan.resource, notice.kind, notice.reason, notice.message)
-        if done.failure:
-            raise done.failure
-        if done.errors:
-            raise Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
-        return Result(done.writes, ready=status["phase"] == "Ready", requeue_after=done.requeue_after)
+        if error := _error(done):
+            error.writes = done.writes
+            raise error
+        phase = status["phase"]
+        return Result(done.writes, phase == "Ready", done.requeue_after, phase, _ready_reason(status))
 
     def _measure(self, done: Pass, seen: Observation, status: Object) -> None:
         """Have the metrics of a server read where the status does not say yet what vLLM made of its memory."""
@@ -213,4 +216,17 @@ class Reconciler:
 
 
 def _now() -> str:
+def _error(done: Pass) -> OperatorError | None:
+    """What the pass met and could not do; what passes by itself comes first."""
+    if done.failure:
+        return done.failure
+    if done.errors:
+        return Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
+    return None
+
+
+def _ready_reason(status: Object) -> str:
+    return next(str(one["reason"]) for one in status["conditions"] if one["type"] == "Ready")
+
+
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -25,6 +25,16 @@ class Backoff:
         """Delay after so many failures in a row (1 or more); `fraction` in [0, 1) is how much of the half to cut."""
         doublings = min(failures - 1, 32)  # keeps the power small; the cap is reached long before
         return min(self.longest, self.first * 2.0**doublings) * (1 - fraction / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing(Generic[K]):
+    """Where a key stands: it has been running or waiting for so many seconds, or is delayed for as many more."""
+
+    key: K
+    state: Literal["running", "waiting", "delayed"]
+    seconds: float
+    failures: int
 
 
 class QueueClosed(Exception):  # noqa: N818 - not a failure: the queue has nothing more to give
@@ -59,6 +69,21 @@ class WorkQueue(Generic[K]):
     def longest_run(self) -> float:
         """Seconds since the oldest key still being worked on was handed out; 0 when none is."""
         return max(0.0, self._now() - min(self._running.values())) if self._running else 0.0
+
+    @property
+    def running(self) -> int:
+        """Keys that are being worked on."""
+        return len(self._running)
+
+    def standing(self) -> Iterator[Standing[K]]:
+        """Every key that runs, waits or is delayed, in that order; a key that runs may be delayed as well."""
+        now = self._now()
+        for key, since in self._running.items():
+            yield Standing(key, "running", now - since, self.failures(key))
+        for key, since in self._waiting.items():
+            yield Standing(key, "waiting", now - since, self.failures(key))
+        for key, timer in self._timers.items():
+            yield Standing(key, "delayed", timer.when() - now, self.failures(key))
 
     def add(self, key: K) -> None:
         """Make a key due now; nothing happens when it already is."""

@@ -33,6 +33,8 @@ from vllm_operator.workqueue import WorkQueue
 class Result:
     writes: int = 0
     requeue_after: float | None = None
+    phase: str = ""
+    reason: str = ""
 
 
 class Ear(Listener):

@@ -65,3 +65,21 @@ def test_kopf_is_quiet_unless_somebody_debugs(capsys: pytest.CaptureFixture[str]
     configure_logging("debug", "text")
     kopf.info("a step")
     assert "a step" in capsys.readouterr().err
+
+
+def test_lines_of_kopf_carry_the_key_as_ours_do(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    kopf = logging.getLogger("kopf.activities")
+    reference = {"apiVersion": "vllm-operator.dev/v1alpha1", "kind": "VLLMDeployment", "namespace": "a", "name": "b"}
+    kopf.warning("hm", extra={"k8s_ref": reference, "settings": object(), "k8s_skip": False})
+    kopf.warning("hm", extra={"k8s_ref": {**reference, "kind": "Node", "namespace": None}})
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first.keys() == {"time", "level", "logger", "message", "resource"}
+    assert first["resource"] == "a/b"
+    assert second["object"] == "Node b"
+
+
+def test_details_are_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("error", "json")
+    logging.getLogger("vllm_operator.app.dump").info("asked", extra={"details": {"waiting": 3}})
+    assert json.loads(capsys.readouterr().err)["waiting"] == 3, "who asks is answered at any level"

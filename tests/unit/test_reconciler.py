@@ -78,6 +78,24 @@ async def test_a_server_that_fails_for_a_while_ends_the_pass_after_the_rest_of_i
     assert calls[:4] == [*BEFORE_PODS[1:], "status"]
 
 
+async def test_however_a_pass_ends_it_says_what_it_wrote() -> None:
+    world = World()
+    world.api.errors["apply Service"] = Blocked("QuotaExceeded", "exceeded quota: services")
+    with pytest.raises(Blocked) as caught:
+        await world.reconciler.reconcile(KEY)
+    written = [call for call in world.api.calls if call.startswith("apply") or call == "status"]
+    assert caught.value.writes == len(written) > 1
+    ended = await world.reconciler.reconcile(KEY)
+    assert (ended.writes, ended.phase, ended.reason) == (2, world.status["phase"], world.ready())
+
+
+async def test_a_resource_that_no_rule_of_today_allows_is_told_as_refused() -> None:
+    world = World()
+    world.api.objects["VLLMDeployment", "chat"]["spec"] = {"model": {"source": "nonsense"}}
+    ended = await world.reconciler.reconcile(KEY)
+    assert (ended.writes, ended.phase, ended.reason) == (1, "Refused", "InvalidSpec")
+
+
 async def test_a_conflict_over_the_status_is_another_pass() -> None:
     """Whether the resource went or changed is found out by looking, so nothing is lost."""
     world = World()

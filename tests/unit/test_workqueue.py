@@ -249,3 +249,24 @@ async def test_the_last_change_is_always_seen(actions: list[tuple[str, int, floa
     queue.close()
     await asyncio.gather(*tasks)
     assert seen == state
+
+
+@virtual_time
+async def test_where_every_key_stands() -> None:
+    queue = WorkQueue[str](jitter=lambda: 0.0)
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    assert await queue.get() == "a"
+    assert await queue.get() == "b"
+    queue.retry("b")
+    queue.done("b")
+    queue.add_after("a", 60)
+    await asyncio.sleep(0.1)
+    found = [(one.key, one.state, round(one.seconds, 3), one.failures) for one in queue.standing()]
+    assert found == [
+        ("a", "running", 0.1, 0),
+        ("c", "waiting", 0.1, 0),
+        ("b", "delayed", 0.4, 1),
+        ("a", "delayed", 59.9, 0),
+    ]
+    assert queue.running == 1

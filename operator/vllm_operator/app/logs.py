@@ -5,10 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
+
+from vllm_operator.api import KIND
+
+DUMP = "vllm_operator.app.dump"
 
 # What `extra` may add to a line; kopf adds objects of its own, which are left out.
-_FIELDS = ("resource", "result", "reason", "writes", "seconds", "retry_in")
+_FIELDS = ("resource", "result", "phase", "reason", "writes", "seconds", "retry_in")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says beside its message: the fields above, and whatever is in `details`."""
+    said = vars(record)
+    known = {name: said[name] for name in _FIELDS if name in said}
+    return {**_subject(said.get("k8s_ref")), **known, **said.get("details", {})}
+
+
+def _subject(reference: Mapping[str, Any] | None) -> dict[str, str]:
+    """The object that a line of kopf's is about."""
+    if not reference:
+        return {}
+    name = "/".join(part for part in (reference.get("namespace"), reference.get("name")) if part)
+    kind = reference.get("kind")
+    return {"resource": name} if kind == KIND else {"object": f"{kind} {name}"}
 
 
 class _Json(logging.Formatter):
@@ -18,8 +40,8 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
-        line |= {name: vars(record)[name] for name in _FIELDS if name in vars(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -30,7 +52,7 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        known = [f"{name}={vars(record)[name]}" for name in _FIELDS if name in vars(record)]
+        known = [f"{name}={value}" for name, value in _fields(record).items()]
         head, newline, traceback = super().format(record).partition("\n")
         return " ".join([head, *known]) + newline + traceback
 
@@ -43,3 +65,5 @@ def configure_logging(level: str, log_format: str) -> None:
     logging.captureWarnings(capture=True)
     # kopf tells of every step it takes; its warnings and errors matter
     logging.getLogger("kopf").setLevel(logging.WARNING if level == "info" else logging.NOTSET)
+    # Whoever asks for a dump is answered at any level.
+    logging.getLogger(DUMP).setLevel(logging.INFO)

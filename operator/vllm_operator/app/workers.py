@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Protocol
 
-from vllm_operator.errors import Blocked, Conflict, Gone, Transient
+from vllm_operator.app.ledger import Ended, Ledger
+from vllm_operator.errors import Blocked, Conflict, Gone, OperatorError, Transient
 from vllm_operator.naming import Key
 from vllm_operator.workqueue import Backoff, QueueClosed, WorkQueue
-
-log = logging.getLogger(__name__)
 
 PASS_SECONDS = 60.0  # a pass that takes longer is given up and tried again
 
@@ -23,7 +21,6 @@ _TRANSIENT = Backoff(first=0.5, longest=20.0)
 _BLOCKED = Backoff(first=5.0, longest=300.0)
 _AT_ONCE = Backoff(first=0.0, longest=0.0)
 _CONFLICTS_AT_ONCE = 3
-_REMEMBERED_FAULTS = 1000
 
 
 class Result(Protocol):
@@ -37,6 +34,14 @@ class Result(Protocol):
     def requeue_after(self) -> float | None:
         """Seconds until the next look, if one is due although nothing happens."""
 
+    @property
+    def phase(self) -> str:
+        """Phase of the resource."""
+
+    @property
+    def reason(self) -> str:
+        """Reason of its Ready condition."""
+
 
 class Reconciler(Protocol):
     """Does one pass; see `reconciler.Reconciler`."""
@@ -48,11 +53,10 @@ class Reconciler(Protocol):
 class Workers:
     """Take keys from a queue and reconcile them, `count` at a time, until the queue is closed."""
 
-    def __init__(self, reconciler: Reconciler, queue: WorkQueue[Key], count: int) -> None:
+    def __init__(self, reconciler: Reconciler, queue: WorkQueue[Key], count: int, ledger: Ledger | None = None) -> None:
         self._reconciler = reconciler
         self._queue = queue
-        self._faults: set[str] = set()
-        self._blocked: set[Key] = set()  # whose last pass was
+        self._ledger = ledger or Ledger()
         self._tasks = [asyncio.create_task(self._work(), name=f"worker {number}") for number in range(count)]
 
     async def drain(self, seconds: float) -> bool:
@@ -81,64 +85,52 @@ class Workers:
             async with asyncio.timeout(PASS_SECONDS):
                 result = await self._reconciler.reconcile(key)
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever a pass raises
-            self._failed(key, error)
+            self._failed(key, error, time.monotonic() - started)
         else:
             self._succeeded(key, result, time.monotonic() - started)
 
     def _succeeded(self, key: Key, result: Result, seconds: float) -> None:
-        self._done_with(key)
+        self._queue.forget(key)
         if result.requeue_after is not None:
             self._queue.add_after(key, result.requeue_after)
-        level = logging.INFO if result.writes else logging.DEBUG
-        fields = {"result": "written" if result.writes else "unchanged", "writes": result.writes}
-        log.log(level, "reconciled", extra={"resource": str(key), **fields, "seconds": round(seconds, 3)})
+        word = "written" if result.writes else "unchanged"
+        ended = Ended(word, seconds, result.writes, result.phase, result.reason, retry_in=result.requeue_after)
+        self._ledger.note(key, ended)
 
-    def _done_with(self, key: Key) -> None:
-        self._queue.forget(key)
-        self._blocked.discard(key)
-
-    def _sort(self, key: Key, error: Exception) -> None:
-        """Refusals and failures that pass are counted apart: an outage must not put off what a refusal waits for."""
-        blocked = isinstance(error, Blocked)
-        if blocked != (key in self._blocked):
-            self._done_with(key)
-        if blocked:
-            self._blocked.add(key)
-
-    def _failed(self, key: Key, error: Exception) -> None:
+    def _failed(self, key: Key, error: Exception, seconds: float) -> None:
         self._sort(key, error)
         match error:
             case Gone():
-                self._done_with(key)
-                log.info("gone", extra={"resource": str(key), "result": "gone"})
+                self._queue.forget(key)
+                word, delay = "gone", None
             case Blocked():
-                delay = self._queue.retry(key, _BLOCKED)
-                self._tell(logging.INFO, key, "blocked", error, delay)
+                word, delay = "blocked", self._queue.retry(key, _BLOCKED)
             case Conflict():
                 at_once = self._queue.failures(key) < _CONFLICTS_AT_ONCE
-                delay = self._queue.retry(key, _AT_ONCE if at_once else _TRANSIENT)
-                self._tell(logging.DEBUG if at_once else logging.WARNING, key, "conflict", error, delay)
+                word, delay = "conflict", self._queue.retry(key, _AT_ONCE if at_once else _TRANSIENT)
             case Transient():
-                delay = self._queue.retry(key, _TRANSIENT, error.retry_after or 0.0)
-                self._tell(logging.WARNING, key, "failed", error, delay)
+                word, delay = "failed", self._queue.retry(key, _TRANSIENT, error.retry_after or 0.0)
             case TimeoutError():
-                delay = self._queue.retry(key)
-                given_up = TimeoutError(f"the pass was given up after {PASS_SECONDS:g} seconds")
-                self._tell(logging.WARNING, key, "failed", given_up, delay)
+                word, delay = "failed", self._queue.retry(key)
+                error = TimeoutError(f"the pass was given up after {PASS_SECONDS:g} seconds")
             case _:
-                self._fault(key, error, self._queue.retry(key))
+                word, delay = "fault", self._queue.retry(key)
+        self._ledger.note(key, _ended_by(error, word, seconds, delay), error)
 
-    def _tell(self, level: int, key: Key, result: str, error: Exception, delay: float) -> None:
-        fields = {"resource": str(key), "result": result, "retry_in": round(delay, 1)}
-        if isinstance(error, Blocked):
-            fields["reason"] = error.reason
-        log.log(level, "%s", error, extra=fields)
+    def _sort(self, key: Key, error: Exception) -> None:
+        """Refusals and failures that pass are counted apart: an outage must not put off what a refusal waits for."""
+        last = self._ledger.last(key)
+        if isinstance(error, Blocked) != (last is not None and last.result == "blocked"):
+            self._queue.forget(key)
 
-    def _fault(self, key: Key, error: Exception, delay: float) -> None:
-        """A mistake of ours: with its traceback the first time that it is seen."""
-        what = f"{type(error).__name__}: {error}"
-        known = what in self._faults
-        if len(self._faults) < _REMEMBERED_FAULTS:
-            self._faults.add(what)
-        fields = {"resource": str(key), "result": "fault", "reason": "InternalError", "retry_in": round(delay, 1)}
-        log.error("%s", what, exc_info=None if known else error, extra=fields)
+
+def _ended_by(error: Exception, word: str, seconds: float, delay: float | None) -> Ended:
+    reason, message = "", str(error)
+    if isinstance(error, Blocked):
+        reason = error.reason
+    elif word == "fault":
+        reason, message = "InternalError", f"{type(error).__name__}: {error}"
+    elif word == "gone":
+        message = ""
+    writes = error.writes if isinstance(error, OperatorError) else 0
+    return Ended(word, seconds, writes, reason=reason, message=message, retry_in=delay)
