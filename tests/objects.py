@@ -33,5 +33,16 @@ def config_map(namespace: str, **data: str) -> Object:
     return named(kinds.CONFIG_MAP, namespace, data=data)
 
 
+def fields_v1(manifest: Object) -> Object:
+    """The record that the API server keeps of an apply, as FieldsV1; lists are taken for atomic."""
+    content = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+    content["metadata"] = {key: value for key, value in content["metadata"].items() if key not in ("name", "namespace")}
+    return _branches(content)
+
+
+def _branches(value: object) -> Object:
+    return {f"f:{key}": _branches(one) for key, one in value.items()} if isinstance(value, dict) else {}
+
+
 def resource(namespace: str) -> Object:
     return named(kinds.RESOURCE, namespace, {"model": {"source": "hf://Qwen/Qwen3-8B"}})

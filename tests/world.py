@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from objects import fields_v1
 from planning import UID, spec_of
 from vllm_operator import kinds
 from vllm_operator.errors import Gone, OperatorError
@@ -82,8 +83,7 @@ class FakeApi:
         old = self.objects.get((kind.kind, name), {})
         if manager == HANDOVER_MANAGER:
             return self.store(kind.kind, name, {**old, "spec": {**old["spec"], **manifest["spec"]}})
-        fields: Object = {f"f:{key}": {} for key in manifest.get("spec", {})}
-        held = [{"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": fields}}]
+        held = [{"manager": manager, "operation": "Apply", "fieldsV1": fields_v1(manifest)}]
         spec = {**old.get("spec", {}), **manifest.get("spec", {})} if "spec" in manifest else {}
         metadata = {**manifest["metadata"], "managedFields": held}
         return self.store(kind.kind, name, {**old, **manifest, "metadata": metadata, "spec": spec})

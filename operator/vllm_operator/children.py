@@ -11,10 +11,12 @@ from typing import Any
 from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.jobs import Jobs, retry_in
+from vllm_operator.keeping import keep_template, may_keep
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
 from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name
 from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go
+from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Plan
@@ -32,6 +34,7 @@ class Pass:
     plan: Plan
     writes: int = 0
     withheld: bool = False
+    kept: bool = False  # servers run the pod template of an earlier release
     barred: bool = False  # what pods stand on belongs to somebody else, or cannot be made
     errors: list[ChildError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -43,10 +46,11 @@ class Pass:
 class Children:
     """Reads and writes children. What a pass did and met is noted in the pass."""
 
-    def __init__(self, cluster: Api, notes: Notes, jobs: Jobs) -> None:
+    def __init__(self, cluster: Api, notes: Notes, jobs: Jobs, *, renews: bool = False) -> None:
         self._cluster = cluster
         self._notes = notes
         self._jobs = jobs
+        self._renews = renews  # servers follow each release of the operator
 
     async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
         """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
@@ -105,9 +109,21 @@ class Children:
         if await self._tries_anew(done, child, live):
             return
         if not observed.is_current(ref, manifest):
-            write = self._jobs.apply if child.kind is kinds.JOB else self._apply
-            observed.applied(key, ref, manifest, await write(manifest, live))
+            await self._write(done, ref, manifest, live)
+        done.kept |= child.kind is kinds.DEPLOYMENT and observed.is_kept(ref)
+
+    async def _write(self, done: Pass, ref: Ref, manifest: Object, live: Live | None) -> None:
+        """Apply a manifest, unless all that it would change is a pod template that stays."""
+        body, wanted = None, manifest
+        if live and not self._renews and may_keep(manifest, live.body):
+            body = await self._cluster.get(*ref)
+            wanted = keep_template(manifest, body) if body else manifest
+        if body is None or manifest_digest(wanted) != owned_digest(body):
+            write = self._jobs.apply if ref[0] is kinds.JOB else self._apply
+            body = await write(wanted, live)
             done.writes += 1
+        kept = manifest_digest(wanted) != manifest_digest(manifest)
+        self._notes.observed.applied(done.key, ref, manifest, body, kept=kept)
 
     async def _tries_anew(self, done: Pass, child: Child, live: Live | None) -> bool:
         """Let a failed Job go after a while, so that the next pass makes another; true when it went."""

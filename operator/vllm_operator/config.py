@@ -56,6 +56,21 @@ def _number(default: float, help_text: str, least: float, most: float) -> Any:  
     return _setting(default, help_text, rule, lambda value: least <= value <= most)
 
 
+_WORDS = {"true": True, "false": False}
+
+
+def _parse_switch(raw: str) -> bool:
+    try:
+        return _WORDS[raw.lower()]
+    except KeyError as error:
+        raise ValueError(raw) from error
+
+
+def _switch(help_text: str, *, default: bool) -> Any:  # noqa: ANN401
+    setting = _Setting(help_text, _parse_switch, "must be true or false", lambda _: True)
+    return field(default=default, metadata={"setting": setting})
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What an administrator can set. Build it with `load`, which checks it."""
@@ -79,6 +94,11 @@ class OperatorConfig:
     tables: str | None = _name("YAML file with further GPUs and models, such as a mounted ConfigMap")
     writes_per_second: float = _number(200.0, "writes to the API server per second, in the long run", 0.1, 10000)
     burst: int = _number(400, "writes that may follow each other at once", 1, 100000)
+    renew_pods: bool = _switch(
+        "whether running servers follow another release of the operator at once (true), or keep their pod template "
+        "until their spec changes (false)",
+        default=False,
+    )
 
     def defaults(self) -> Defaults:
         """What plans need of it; reads the tables' file, and raises UsageError when that fails."""
@@ -87,6 +107,7 @@ class OperatorConfig:
             cpu_image=self.cpu_image,
             fetch_image=self.fetch_image,
             tables=self._tables(),
+            renew_pods=self.renew_pods,
         )
 
     def _tables(self) -> Tables:

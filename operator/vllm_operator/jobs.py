@@ -24,7 +24,6 @@ from vllm_operator.status.pods import refusal_of
 
 PROGRESS_SECONDS = 15.0  # between two looks at how far a download is
 _LINES = 5
-_IMMUTABLE = ("template", "podFailurePolicy")
 RETRY_SECONDS = 300  # between two attempts at a Job that has failed for good
 
 
@@ -95,26 +94,15 @@ class Jobs:
         return read(source, outcome.report, trying=not is_finished(job.body))
 
     async def apply(self, manifest: Object, live: Live | None) -> Object:
-        """Apply a Job, whose template is immutable.
-
-        One that is done stays as it ran, whatever an upgrade of the operator makes of the template. Any other gives
-        way: it may be stuck with what has changed, such as an image that does not exist.
-        """
+        """Apply a Job. One whose template changed gives way: it may be stuck with what has, such as a missing image."""
         try:
             return await self._cluster.apply(manifest)
         except Blocked as error:
             if error.reason != "Rejected" or live is None:
                 raise
-            return await self._apply_another(manifest, live, error)
-
-    async def _apply_another(self, manifest: Object, live: Live, error: Blocked) -> Object:
-        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
-        ran = await self._cluster.get(kinds.JOB, namespace, name)
-        if ran is None or not preload_of(ran).complete:
-            await self._cluster.delete(kinds.JOB, namespace, name, live.uid)
+            metadata = manifest["metadata"]
+            await self._cluster.delete(kinds.JOB, metadata["namespace"], metadata["name"], live.uid)
             raise Transient("the Job gives way to one with another template") from error
-        kept = {key: value for key, value in manifest["spec"].items() if key not in _IMMUTABLE}
-        return await self._cluster.apply({**manifest, "spec": {**kept, **_as_it_ran(ran["spec"], manifest["spec"])}})
 
     def _find(self, key: Key, what: str) -> _Job | None:
         """The live Job of a digest."""
@@ -123,14 +111,6 @@ class Jobs:
             if live and live.body["spec"]["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION) == what:
                 return _Job(ref[2], live.body)
         return None
-
-
-def _as_it_ran(ran: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
-    """The immutable part of a Job, without the labels that its controller adds to the pods: those stay its own."""
-    template, wanted = ran["template"], planned["template"]["metadata"]["labels"]
-    labels = {key: value for key, value in template["metadata"]["labels"].items() if key in wanted}
-    same = {key: ran[key] for key in _IMMUTABLE if key in ran}
-    return {**same, "template": {**template, "metadata": {**template["metadata"], "labels": labels}}}
 
 
 def retry_in(live: Live, now: datetime) -> float | None:

@@ -27,8 +27,12 @@ RESOURCE_ANNOTATION = f"{GROUP}/resource"
 MODEL_ANNOTATION = f"{GROUP}/model-digest"
 # The commit that the pod serves: a branch may have moved on since.
 COMMIT_ANNOTATION = f"{GROUP}/commit"
+# What the pod template was rendered from, so that a release that renders it differently lets running pods be.
+INPUTS_ANNOTATION = f"{GROUP}/inputs"
 # A module that the server's container runs: the text is the file.
 DRAINING_ANNOTATION = f"{GROUP}/connection-draining"
+# The container that serves, first of its pod; `podTemplate` lays over it by this name.
+SERVER_CONTAINER = "vllm"
 # Set by the Job controller on the pods of a Job.
 JOB_LABEL = "batch.kubernetes.io/job-name"
 

@@ -1,7 +1,7 @@
 """What was last seen of our children, so that a pass writes only what changed.
 
 Fed by the answers of our own applies and by the watch; both carry a resource version, and the newer one wins. An apply
-is skipped while the live object, status aside, is what our last apply of the same manifest left behind.
+is skipped while all that is ours of the live object is what the manifest asks for.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from vllm_operator.kinds import CLAIM, Kind
 from vllm_operator.naming import (
     COMMIT_ANNOTATION,
     FIELD_MANAGER,
+    INPUTS_ANNOTATION,
     MANAGED_BY,
     MODEL_ANNOTATION,
+    SERVER_CONTAINER,
     Key,
     controller_of,
-    digest,
     resource_of,
 )
+from vllm_operator.ownership import applied_fields, manifest_digest, owned_digest
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
 Ref = tuple[Kind, str, str]  # kind, namespace, name
@@ -35,7 +37,7 @@ class Live:
     owner: str  # uid of the controller, empty when there is none
     ours: bool  # carries our mark
     made: bool  # by an apply of ours, whatever it carries
-    fingerprint: str
+    content: str  # digest of what our own applies hold of it
     body: Mapping[str, Any]  # metadata.generation, spec and status, as far as the kind needs them
     owned: frozenset[str]  # fields of `spec` that our own applies hold
 
@@ -45,43 +47,28 @@ def _version(metadata: Mapping[str, Any]) -> int:
     return int(metadata.get("resourceVersion") or 0)
 
 
-def _applied(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The fields that our own applies hold (FieldsV1); None where we never applied anything."""
-    for entry in metadata.get("managedFields") or ():
-        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
-            return dict(entry.get("fieldsV1") or {})
-    return None
-
-
-# Written by controllers of Kubernetes into objects of ours; not drift.
-_FOREIGN_ANNOTATIONS = ("deployment.kubernetes.io/", "pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.")
-_FOREIGN_SPEC = ("volumeName",)
-
-
-def fingerprint(body: Mapping[str, Any]) -> str:
-    """Changes when anything changes that a manifest of ours could hold: all but status and bookkeeping."""
-    metadata = body["metadata"]
-    annotations = {
-        key: value
-        for key, value in (metadata.get("annotations") or {}).items()
-        if not key.startswith(_FOREIGN_ANNOTATIONS)
-    }
-    content = {key: value for key, value in body.items() if key not in ("metadata", "status", "apiVersion", "kind")}
-    spec = {key: value for key, value in (body.get("spec") or {}).items() if key not in _FOREIGN_SPEC}
-    owners = metadata.get("ownerReferences")
-    return digest([metadata.get("labels"), annotations, owners, {**content, "spec": spec}], 32)
-
-
 _SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")
+_ANNOTATIONS = frozenset({COMMIT_ANNOTATION, INPUTS_ANNOTATION, MODEL_ANNOTATION})
+
+
+def _some(annotations: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (annotations or {}).items() if key in _ANNOTATIONS}
+
+
+def _template(template: Mapping[str, Any]) -> dict[str, Any]:
+    containers = (template.get("spec") or {}).get("containers") or ()
+    return {
+        "metadata": {"annotations": _some((template.get("metadata") or {}).get("annotations"))},
+        "spec": {"containers": [{"name": one["name"], "image": one.get("image", "")} for one in containers]},
+    }
 
 
 def reduce(body: Mapping[str, Any]) -> Live:
     """The part of an object that is kept."""
     metadata, spec = body["metadata"], body.get("spec") or {}
     controller = controller_of(metadata)
-    template = (spec.get("template") or {}).get("metadata") or {}
     kept_spec = {key: spec[key] for key in _SPEC_FIELDS if key in spec}
-    applied = _applied(metadata)
+    applied = applied_fields(metadata)
     return Live(
         uid=metadata["uid"],
         version=_version(metadata),
@@ -89,10 +76,13 @@ def reduce(body: Mapping[str, Any]) -> Live:
         # Either mark will do: whoever spoils one of them has not made the object his.
         ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER or resource_of(metadata) is not None,
         made=applied is not None,
-        fingerprint=fingerprint(body),
+        content=owned_digest(body),
         body={
-            "metadata": {"generation": metadata.get("generation", 0)},
-            "spec": {**kept_spec, "template": {"metadata": {"annotations": template.get("annotations") or {}}}},
+            "metadata": {
+                "generation": metadata.get("generation", 0),
+                "annotations": _some(metadata.get("annotations")),
+            },
+            "spec": {**kept_spec, "template": _template(spec.get("template") or {})},
             "status": body.get("status") or {},
         },
         owned=frozenset(name.removeprefix("f:") for name in (applied or {}).get("f:spec") or ()),
@@ -113,13 +103,16 @@ def live_claim(live: Live) -> LiveClaim:
 
 def live_workload(live: Live) -> LiveWorkload:
     """What planning must know of a Deployment."""
-    spec = live.body["spec"]
-    annotations = spec["template"]["metadata"]["annotations"]
+    spec, template = live.body["spec"], live.body["spec"]["template"]
+    annotations = template["metadata"]["annotations"]
+    images = {one["name"]: one["image"] for one in template["spec"]["containers"]}
     return LiveWorkload(
         replicas=spec.get("replicas", 1),
         owns_replicas="replicas" in live.owned,
         model_digest=annotations.get(MODEL_ANNOTATION, ""),
         commit=annotations.get(COMMIT_ANNOTATION, ""),
+        image=images.get(SERVER_CONTAINER, ""),
+        inputs=live.body["metadata"]["annotations"].get(INPUTS_ANNOTATION, ""),
     )
 
 
@@ -152,12 +145,21 @@ def may_go(live: Live, kind: Kind, uid: str) -> bool:
     return live.owner == uid or (not live.owner and live.made and kind is not CLAIM)
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What the last apply was made from, and what it left behind."""
+
+    manifest: str
+    content: str
+    kept: bool  # the pod template is an earlier release's
+
+
 class Observed:
     """The children of all resources as last seen; a restart forgets them, the first listing brings them back."""
 
     def __init__(self) -> None:
         self._live: dict[Ref, Live] = {}
-        self._applied: dict[Ref, tuple[str, str]] = {}  # digest of our manifest, fingerprint of what it left behind
+        self._applied: dict[Ref, _Applied] = {}
         self._by_key: dict[Key, set[Ref]] = {}
         self._keys: dict[Ref, Key] = {}
         self._deleted: dict[Ref, int] = {}  # resource version of the deletion
@@ -178,9 +180,11 @@ class Observed:
             self._move(key, ref)
         return self._live[ref]
 
-    def applied(self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any]) -> Live:
-        """Take note of what our apply left behind."""
-        self._applied[ref] = (digest(manifest, 32), fingerprint(body))
+    def applied(
+        self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any], *, kept: bool = False
+    ) -> Live:
+        """Take note of what our apply left behind; `kept`: with the pod template that was there, not the manifest's."""
+        self._applied[ref] = _Applied(manifest_digest(manifest), owned_digest(body), kept)
         return self.see(key, ref, body)
 
     def deleted(self, key: Key, ref: Ref, version: int) -> None:
@@ -218,9 +222,25 @@ class Observed:
         return tuple(self._by_key.get(key, ()))
 
     def is_current(self, ref: Ref, manifest: Mapping[str, Any]) -> bool:
-        """Whether the live object still is what our last apply of this very manifest left behind."""
+        """Whether an apply of this very manifest would change nothing.
+
+        What is ours of the live object says so by itself, after a restart too. Else it is what our last apply of the
+        manifest left behind: the API server may write a value in another way than we do.
+        """
         live = self._live.get(ref)
-        return live is not None and self._applied.get(ref) == (digest(manifest, 32), live.fingerprint)
+        if live is None:
+            return False
+        wanted = manifest_digest(manifest)
+        if wanted == live.content:
+            self._applied.pop(ref, None)
+            return True
+        known = self._applied.get(ref)
+        return known is not None and (known.manifest, known.content) == (wanted, live.content)
+
+    def is_kept(self, ref: Ref) -> bool:
+        """Whether the last apply left a pod template as it was."""
+        known = self._applied.get(ref)
+        return known is not None and known.kept
 
     def missing_from(self, kind: Kind, listed: Collection[tuple[str, str]]) -> tuple[tuple[Key, Ref], ...]:
         """Objects that are not in a complete listing of (namespace, name): deletions that the watch missed."""

@@ -56,7 +56,7 @@ class Reconciler:
         self._events = events
         self._notes = Notes(defaults.tables)
         self._jobs = Jobs(cluster, self._notes)
-        self._children = Children(cluster, self._notes, self._jobs)
+        self._children = Children(cluster, self._notes, self._jobs, renews=defaults.renew_pods)
         self._diagnostician = Diagnostician(cluster, self._notes.pods)
         self._gauge: Gauge | None = None
 
@@ -168,6 +168,7 @@ class Reconciler:
             preload_trouble=self._notes.trouble(done.key, PRELOAD) or refusal,
             inspect_trouble=self._notes.trouble(done.key, INSPECT) or refusal,
             withheld=done.withheld,
+            kept=done.kept,
             errors=tuple(done.errors),
             notes=tuple(done.notes),
             metrics=self._notes.page(done.key),
@@ -215,7 +216,6 @@ class Reconciler:
         self._notes.resources[key] = max(version, self._notes.resources.get(key, 0))
 
 
-def _now() -> str:
 def _error(done: Pass) -> OperatorError | None:
     """What the pass met and could not do; what passes by itself comes first."""
     if done.failure:
@@ -229,4 +229,5 @@ def _ready_reason(status: Object) -> str:
     return next(str(one["reason"]) for one in status["conditions"] if one["type"] == "Ready")
 
 
+def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

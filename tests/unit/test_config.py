@@ -23,6 +23,7 @@ GOOD = {
     "tables": ("/etc/tables.yaml", "/etc/tables.yaml"),
     "writes_per_second": ("0.5", 0.5),
     "burst": ("1", 1),
+    "renew_pods": ("True", True),
 }
 BAD = {
     "engine_image": ("vllm latest", ":v1", "vllm:"),
@@ -39,6 +40,7 @@ BAD = {
     "tables": ("",),
     "writes_per_second": ("0", "nan"),
     "burst": ("0", "1e3"),
+    "renew_pods": ("yes", "1", ""),
 }
 BAD_PAIRS = [(name, value) for name, values in BAD.items() for value in values]
 

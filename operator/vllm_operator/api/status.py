@@ -173,6 +173,9 @@ class EngineStatus(ApiObject):
     from_profile: tuple[str, ...] = ()
     """What the profile filled in because the spec leaves it unset, as `maxSequences=256`."""
 
+    outdated: bool = False
+    """Whether pods run what an earlier release rendered; the next change that concerns them renews it."""
+
 
 class Status(ApiObject):
     """What is true of a resource."""

@@ -12,6 +12,7 @@ from vllm_operator.engine.profiles import settings
 from vllm_operator.engine.version import engine_version
 from vllm_operator.errors import InvalidSpec
 from vllm_operator.plan import cache, inspection, monitoring, network, scaling, workload
+from vllm_operator.plan.inputs import as_running
 from vllm_operator.plan.loader import versioned_image
 from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import cache_too_large, judge, size_spec, unsized
@@ -26,6 +27,7 @@ __all__ = ["make_plan"]
 def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     """Everything that should exist for a resource, or why it should not. Raises for no spec that parsed."""
     spec = resource.spec
+    defaults = as_running(spec, defaults, facts)
     image = versioned_image(spec, defaults)
     engine = check_engine(spec, image)
     plan = Plan(resource, settings(spec), engine_version(image), warnings=_engine_warnings(engine))

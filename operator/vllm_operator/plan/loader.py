@@ -8,6 +8,7 @@ from typing import Any
 from vllm_operator.api.base import without_nulls
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import is_cpu
+from vllm_operator.naming import SERVER_CONTAINER
 from vllm_operator.plan.types import Defaults
 
 # Of the pod template: where a pod may run, pull from and how it resolves names; not what it runs.
@@ -85,5 +86,5 @@ def volume_mounts(spec: Spec) -> list[Mapping[str, Any]]:
     """Where the pod template mounts those volumes in the server's container."""
     overlay = spec.pod_template.get("spec") or {}
     added = {volume.get("name") for volume in volumes(spec)}
-    servers = [item for item in _items(overlay, "containers") if item.get("name") == "vllm"]
+    servers = [item for item in _items(overlay, "containers") if item.get("name") == SERVER_CONTAINER]
     return [mount for server in servers for mount in _items(server, "volumeMounts") if mount.get("name") in added]

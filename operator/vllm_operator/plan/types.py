@@ -23,6 +23,7 @@ class Defaults:
     cpu_image: str = "vllm/vllm-openai-cpu:v0.32.0"
     fetch_image: str = "vllm-operator:0.1.0"  # the operator's own: it runs `vllm-operator fetch` in Jobs
     tables: Tables = EMPTY  # GPUs and models that the shipped tables do not know, or weigh differently
+    renew_pods: bool = False  # whether pods follow this release's own templates and defaults at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class LiveWorkload:
     owns_replicas: bool  # whether `spec.replicas` is held by the operator's own field manager
     model_digest: str
     commit: str = ""  # that its pods are started with
+    image: str = ""  # of its servers
+    inputs: str = ""  # what its pod template was rendered from, as `inputs.pod_inputs` says it
 
 
 @dataclass(frozen=True, slots=True)

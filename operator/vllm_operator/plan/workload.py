@@ -27,6 +27,7 @@ from vllm_operator.errors import Problem
 from vllm_operator.naming import (
     COMMIT_ANNOTATION,
     DRAINING_ANNOTATION,
+    INPUTS_ANNOTATION,
     MODEL_ANNOTATION,
     RESOURCE_ANNOTATION,
     child_name,
@@ -35,6 +36,7 @@ from vllm_operator.naming import (
     selector,
 )
 from vllm_operator.plan.cache import claim_name, has_cache, preloads
+from vllm_operator.plan.inputs import pod_inputs
 from vllm_operator.plan.loader import server_image
 from vllm_operator.plan.size import DEFAULT_RESOURCE, UNNAMED
 from vllm_operator.plan.types import Child, Defaults, LiveWorkload, Plan
@@ -217,4 +219,11 @@ def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -
         "volumes": _volumes(spec, name, sizing),
         "volume_mounts": _mounts(spec, compiled),
     }
-    return Child(kinds.DEPLOYMENT, child_name(name), "deployment.yaml.j2", values, overlay=spec.pod_template)
+    return Child(
+        kinds.DEPLOYMENT,
+        child_name(name),
+        "deployment.yaml.j2",
+        values,
+        annotations={INPUTS_ANNOTATION: pod_inputs(spec, sizing.gpu.product if sizing.gpu else "")},
+        overlay=spec.pod_template,
+    )

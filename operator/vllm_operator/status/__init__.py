@@ -41,8 +41,18 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
         "engine": _engine(plan),
         "model": _model(plan),
         "sizing": _sizing(plan.sizing, _measured(seen, previous)) if plan.sizing else None,
+        **(_as_kept(seen, previous) if seen.kept else {}),
     }
     return {key: value for key, value in status.items() if value is not None}
+
+
+def _as_kept(seen: Observation, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs as the release said that planned it; this one might plan it in another way."""
+    told = {key: previous[key] for key in ("engine", "model", "sizing") if key in previous}
+    measured = _measured(seen, previous)
+    if measured and "sizing" in told:
+        told["sizing"] = {**told["sizing"], "measured": measured}
+    return {**told, "engine": {**(told.get("engine") or _engine(seen.plan)), "outdated": True}}
 
 
 def refused_status(body: Mapping[str, Any], error: InvalidSpec, now: str) -> dict[str, Any]:
@@ -108,9 +118,9 @@ def _measured(seen: Observation, previous: Mapping[str, Any]) -> dict[str, Any] 
     """What vLLM reports of its KV cache; an earlier report holds while the servers are started the same way."""
     measured = parse_metrics(seen.metrics)
     if measured is None:
-        same = (previous.get("engine") or {}).get("args") == list(seen.plan.arguments)
+        same = seen.kept or (previous.get("engine") or {}).get("args") == list(seen.plan.arguments)
         return (previous.get("sizing") or {}).get("measured") if same else None
-    band = seen.plan.sizing.kv_tokens if seen.plan.sizing else None
+    band = seen.plan.sizing.kv_tokens if seen.plan.sizing and not seen.kept else None
     status = {
         "kvTokens": measured.kv_tokens,
         "maxConcurrency": measured.max_concurrency,

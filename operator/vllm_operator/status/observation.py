@@ -230,6 +230,7 @@ class Observation:
     preload_trouble: PodTrouble | None = None  # of the preload Job's pod
     inspect_trouble: PodTrouble | None = None  # of the pod of the Job that looks at the model
     withheld: bool = False  # the servers wait for the cache
+    kept: bool = False  # the servers run the pod template of an earlier release of the operator
     errors: tuple[ChildError, ...] = ()
     notes: tuple[str, ...] = ()  # extras that the cluster cannot hold
     metrics: str = ""  # a page of a server's metrics, empty when none was read

@@ -1,0 +1,135 @@
+"""What our server-side applies hold of a live object, read from the record that the API server keeps of it.
+
+`metadata.managedFields` names the fields of each manager as a tree (FieldsV1:
+https://kubernetes.io/docs/reference/using-api/server-side-apply/). An object needs no apply when the fields that are
+ours hold what we would write and there are no more of them; a field that somebody else changed is not ours any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from vllm_operator.api.quantity import to_number
+from vllm_operator.naming import FIELD_MANAGER, digest
+
+Fields = Mapping[str, Any]
+_Key = tuple[tuple[str, Any], ...]
+
+_APPLY = "Apply"
+# Not content: what tells objects apart, what the API server stamps, and what others report.
+_HEAD = frozenset({"apiVersion", "kind", "status", "metadata"})
+_CONTENT_OF_METADATA = ("labels", "annotations", "ownerReferences")
+# What the API server adds to parts that belong to one manager as a whole, where a manifest may leave it out.
+_DEFAULTS: Mapping[str, object] = {"apiVersion": "v1", "protocol": "TCP", "divisor": "0", "expirationSeconds": 3600}
+_QUANTITIES = frozenset({"requests", "limits", "sizeLimit", "averageValue"})
+
+
+def applied_fields(metadata: Mapping[str, Any]) -> Fields | None:
+    """The fields that our own applies hold; None where we never applied anything."""
+    for entry in metadata.get("managedFields") or ():
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == _APPLY and not entry.get("subresource"):
+            return dict(entry.get("fieldsV1") or {})
+    return None
+
+
+def others_fields(metadata: Mapping[str, Any]) -> Iterator[Fields]:
+    """The fields of everybody else, those of status left out."""
+    for entry in metadata.get("managedFields") or ():
+        ours = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == _APPLY
+        if not ours and not entry.get("subresource"):
+            yield dict(entry.get("fieldsV1") or {})
+
+
+def extract(value: Any, fields: Fields) -> Any:  # noqa: ANN401 - any JSON
+    """The part of a value that a tree of fields names; the shape stays. A tree without branches names all of it."""
+    if not fields:
+        return value
+    if isinstance(value, Mapping):
+        names = (key[2:] for key in fields if key.startswith("f:"))
+        return {name: extract(value[name], fields[f"f:{name}"]) for name in names if name in value}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(_items(value, fields))
+    return None  # another type than when the field was set
+
+
+def _items(values: Sequence[Any], fields: Fields) -> Iterator[Any]:
+    """The named items of a list that has keys (`k:`) or is a set (`v:`), in the order of the list."""
+    keyed = {_key(key[2:]): below for key, below in fields.items() if key.startswith("k:")}
+    names = {tuple(name for name, _ in key) for key in keyed}
+    for value in values:
+        if isinstance(value, Mapping):
+            keys = (tuple((name, value.get(name)) for name in each) for each in names)
+            below = next((keyed[key] for key in keys if key in keyed), None)
+            if below is not None:
+                yield extract(value, below)
+        elif f"v:{json.dumps(value)}" in fields:
+            yield value
+
+
+@lru_cache(maxsize=4096)
+def _key(text: str) -> _Key:
+    return tuple(sorted(json.loads(text).items()))
+
+
+def owned_digest(body: Mapping[str, Any]) -> str:
+    """A digest of all that is ours of a live object; equal to `manifest_digest` of what we would apply, as a rule.
+
+    Where it is not, because the API server writes a value in another way than we do, nothing but an apply that changes
+    nothing follows.
+    """
+    fields = applied_fields(body["metadata"])
+    return manifest_digest(extract(body, fields)) if fields else ""
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """A digest of what a manifest asks for, however quantities are spelled."""
+    metadata = manifest.get("metadata") or {}
+    content = {key: value for key, value in manifest.items() if key not in _HEAD}
+    content["metadata"] = {key: metadata.get(key) for key in _CONTENT_OF_METADATA}
+    return digest(_normal(content), 32)
+
+
+def _normal(value: Any, parent: str = "") -> Any:  # noqa: ANN401 - any JSON
+    """A value without what the API server drops (what is empty) or adds (defaults), and quantities as numbers."""
+    if isinstance(value, Mapping):
+        below = {key: _normal(one, parent if parent in _QUANTITIES else key) for key, one in value.items()}
+        return {key: one for key, one in below.items() if not _is_nothing(one) and _DEFAULTS.get(key) != one}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_normal(one) for one in value]
+    return _quantity(value) if parent in _QUANTITIES else value
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str | list) and not value)
+
+
+def _quantity(value: object) -> object:
+    try:
+        return str(to_number(str(value)).normalize())
+    except ValueError:
+        return value
+
+
+def holds_any(value: Any, fields: Fields) -> bool:  # noqa: ANN401 - any JSON
+    """Whether a tree of fields names anything that a value holds; the keys of list items are shared by all."""
+    if not fields:
+        return True
+    if isinstance(value, Mapping):
+        return any(key[2:] in value and holds_any(value[key[2:]], below) for key, below in fields.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return any(_holds_any_of_item(value, key, below) for key, below in fields.items())
+    return True
+
+
+def _holds_any_of_item(values: Sequence[Any], key: str, fields: Fields) -> bool:
+    if key.startswith("v:"):
+        return json.loads(key[2:]) in values
+    if not key.startswith("k:"):
+        return False
+    wanted = dict(_key(key[2:]))
+    beside = {name: below for name, below in fields.items() if name[2:] not in wanted and name != "."}
+    held = [one for one in values if isinstance(one, Mapping) and wanted.items() <= {**_DEFAULTS, **one}.items()]
+    return bool(beside) and any(holds_any(one, beside) for one in held)
