@@ -1,0 +1,180 @@
+"""Whatever happens in whatever order, the outcome is that of an undisturbed run, and it costs at most twice the writes.
+
+A story is made of demands (a user's edits and deletions, strangers' changes and deletions of children, somebody's
+webhook that refuses) and of disturbances (requests that fail, answers that are lost, watches that miss things, an
+operator that dies and another one that takes over), with pauses between. When it is over and nothing fails any more
+
+- what exists, and the status, is what a fresh operator makes of the last spec (golden);
+- nothing is written any more;
+- the writes that changed something were at most twice the minimum: what an operator writes that is told the same
+  demands, with the same pauses, and is never disturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from simulated.connection import Fault
+from simulated.world import RESYNC_SECONDS, SETTLED_SECONDS, World
+from vllm_operator import kinds
+from vllm_operator.naming import MANAGED_BY, RESOURCE_ANNOTATION
+
+STEPS = 30
+_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_SCALED = {"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}
+
+# A spec is one choice of each row, so that it is always valid. The first one asks for least.
+FACETS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "model": (
+        {"model": {"source": "hf://Qwen/Qwen3-8B", "revision": _COMMIT, "maxLength": 8192}},
+        {"model": {"source": "hf://Qwen/Qwen3-4B", "revision": _COMMIT, "maxLength": 8192}},
+        {"model": {"source": "hf://Qwen/Qwen3-32B", "revision": _COMMIT, "maxLength": 8192}},  # does not fit
+    ),
+    "scale": ({}, {"replicas": 0}, {"replicas": 2}, _SCALED, {"suspend": True}, {**_SCALED, "suspend": True}),
+    "cache": ({"cache": {"ephemeral": True}}, {"cache": {"size": "100Gi", "reclaimPolicy": "Delete"}}),
+    "engine": ({}, {"engine": {"image": "registry.example/vllm:v0.32.1"}}, {"engine": {"maxSequences": 64}}),
+    "network": ({}, {"networkPolicy": {}}),
+    "monitoring": ({}, {"monitoring": {"dashboard": True}}),
+}
+_GPU = {"gpu": {"count": 1, "product": "NVIDIA-A100-SXM4-40GB"}}
+_TOO_BIG = 2
+
+SPOILT = (
+    (kinds.DEPLOYMENT, ("spec", "replicas"), 7),
+    (kinds.DEPLOYMENT, ("spec", "template", "spec", "containers"), [{"name": "vllm", "image": "rival.example/vllm:1"}]),
+    (kinds.DEPLOYMENT, ("metadata", "ownerReferences"), None),
+    (kinds.DEPLOYMENT, ("metadata", "labels", MANAGED_BY), None),
+    (kinds.SERVICE, ("spec", "ports"), [{"port": 9}]),
+    (kinds.SERVICE, ("metadata", "annotations", RESOURCE_ANNOTATION), None),
+    (kinds.SERVICE, ("metadata", "labels", MANAGED_BY), "helm"),
+    (kinds.CLAIM, ("metadata", "labels", "app.kubernetes.io/name"), "spoilt"),
+    (kinds.AUTOSCALER, ("spec", "maxReplicas"), 9),
+    (kinds.CONFIG_MAP, ("data",), {"dashboard.json": "{}"}),
+)
+_CHILDREN = tuple(kind for kind in kinds.CHILDREN if not kind.optional)
+_PAUSES = (0.0, 0.004, 0.3, 1.5, 20.0, 700.0)
+
+
+class Story(RuleBasedStateMachine):
+    """Tells a story to a world, remembers the demands of it, and judges the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.choice = dict.fromkeys(FACETS, 0)
+        self.demands: list[tuple[str, tuple[Any, ...]]] = []
+        self._demand("ask", self._spec())
+
+    def _spec(self) -> Mapping[str, Any]:
+        spec: dict[str, Any] = dict(_GPU)
+        for facet, option in self.choice.items():
+            spec |= FACETS[facet][option]
+        return spec
+
+    def _demand(self, name: str, *values: Any) -> None:  # noqa: ANN401 - as the method of World takes them
+        self.demands.append((name, values))
+        getattr(self.world, name)(*values)
+
+    # --- demands
+
+    @rule(facet=st.sampled_from(tuple(FACETS)), option=st.integers(0, 5))
+    def edit(self, facet: str, option: int) -> None:
+        self.choice[facet] = option % len(FACETS[facet])
+        self._demand("ask", self._spec())
+
+    @precondition(lambda self: self.world.spec is not None)
+    @rule()
+    def delete(self) -> None:
+        self._demand("delete")
+
+    @rule(kind=st.sampled_from(_CHILDREN))
+    def remove(self, kind: kinds.Kind) -> None:
+        self._demand("remove", kind)
+
+    @rule(what=st.sampled_from(SPOILT))
+    def spoil(self, what: tuple[Any, ...]) -> None:
+        self._demand("spoil", *what)
+
+    @rule(kind=st.sampled_from(_CHILDREN))
+    def refuse(self, kind: kinds.Kind) -> None:
+        self._demand("refuse", kind)
+
+    @rule()
+    def admit(self) -> None:
+        self._demand("admit")
+
+    @rule(seconds=st.sampled_from(_PAUSES))
+    def wait(self, seconds: float) -> None:
+        self._demand("wait", seconds)
+
+    # --- disturbances
+
+    @rule(faults=st.lists(st.sampled_from(Fault), min_size=1, max_size=4))
+    def fail(self, faults: list[Fault]) -> None:
+        self.world.faults.pending.extend(faults)
+
+    @rule(seconds=st.sampled_from((1.0, 30.0, 400.0)))
+    def lose(self, seconds: float) -> None:
+        self.world.lose(seconds)
+
+    @rule()
+    def look_away(self) -> None:
+        self.world.look_away()
+
+    @rule()
+    def look(self) -> None:
+        self.world.look()
+
+    @rule()
+    def replace(self) -> None:
+        self.world.replace()
+
+    # --- the end
+
+    def teardown(self) -> None:
+        try:
+            self._end()
+        finally:
+            self.world.close()
+
+    def _end(self) -> None:
+        if self.choice["model"] == _TOO_BIG:  # what is refused leaves what there was, which no fresh operator knows
+            self.edit("model", 0)
+        self._demand("admit")
+        self.world.heal()
+        self._demand("wait", SETTLED_SECONDS)
+        golden, calm = self._golden(), self._calm()
+        assert self.world.outcome() == golden
+        needed, used = calm.tally.changes, self.world.tally.changes
+        assert len(used) <= 2 * len(needed), f"needed: {needed}; used: {used}"
+        asked = len(self.world.tally.requests)
+        self.world.wait(2 * RESYNC_SECONDS)
+        assert self.world.tally.requests[asked:] == [], "it does not come to rest"
+
+    def _golden(self) -> dict[str, dict[str, Any]]:
+        """What a fresh operator makes of the last spec."""
+        return _told([("ask", (self.world.spec,)), ("wait", (SETTLED_SECONDS,))] if self.world.spec else []).outcome()
+
+    def _calm(self) -> World:
+        """The demands alone."""
+        return _told(self.demands)
+
+
+def _told(demands: Sequence[tuple[str, tuple[Any, ...]]]) -> World:
+    """A world of its own after these demands."""
+    world = World()
+    try:
+        for name, values in demands:
+            getattr(world, name)(*values)
+    finally:
+        world.close()
+    return world
+
+
+Story.TestCase.settings = settings(stateful_step_count=STEPS)
+TestStory = Story.TestCase
