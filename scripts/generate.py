@@ -16,6 +16,7 @@ from pathlib import Path
 import failures
 import install_manifest
 import readme
+import settings
 from vllm_operator.api import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ FILES = (
     Generated("docs/reference.md", reference.markdown),
     Generated("README.md", readme.readme),
     Generated("docs/status.md", failures.status_page),
+    Generated("docs/configuration.md", settings.configuration_page),
     Generated("manifests/install.yaml", install_manifest.install_yaml),
     Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
     Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),

@@ -35,6 +35,7 @@ def install_yaml() -> str:
         _role(),
         source("cluster-role-binding"),
         source("user-roles"),
+        source("configuration"),
         source("deployment"),
     )
     return _HEADER + "---\n".join(documents)

@@ -1,4 +1,4 @@
-"""The operator's configuration: one frozen, checked value from flags, environment and defaults."""
+"""The operator's configuration: one frozen, checked value from flags, environment, a file and defaults."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 from vllm_operator.errors import UsageError
 from vllm_operator.plan.types import Defaults
 from vllm_operator.sizing.tables import EMPTY, Tables, load_tables
+from vllm_operator.sources import Scalar, is_service_link, read_file, strangers
 
 PREFIX = "VLLM_OPERATOR_"
+FILE = "config"  # the setting that names the file of all others
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 
@@ -100,6 +102,8 @@ class OperatorConfig:
         default=False,
     )
 
+    config: str | None = _name("YAML file with settings, such as a mounted ConfigMap")
+
     def defaults(self) -> Defaults:
         """What plans need of it; reads the tables' file, and raises UsageError when that fails."""
         return Defaults(
@@ -128,6 +132,21 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the documentation says of a setting."""
+
+    name: str
+    flag: str
+    rule: str
+    help: str
+
+
+def rules() -> list[Rule]:
+    """Every setting, in the order of the flags."""
+    return [Rule(name, _flag(name), one.rule, one.help.replace("%%", "%")) for name, one in _settings().items()]
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Offer every setting as a flag."""
     defaults = OperatorConfig()
@@ -137,9 +156,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(name), metavar="VALUE", help=setting.help + shown)
 
 
-def _read(source: str, raw: str, setting: _Setting) -> object:
+def _read(source: str, raw: Scalar, setting: _Setting) -> object:
     try:
-        value = setting.parse(raw)
+        value = setting.parse(str(raw))
     except ValueError:
         value = None
     if value is None or not setting.allows(value):
@@ -147,16 +166,46 @@ def _read(source: str, raw: str, setting: _Setting) -> object:
     return value
 
 
-def load(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> OperatorConfig:
-    """The configuration in force: flags before environment (VLLM_OPERATOR_WORKERS=4) before defaults.
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The configuration in force, and for each setting where its value is from: default, file, environment or flag."""
 
-    An empty variable counts as unset. Raises UsageError, one sentence, for the first value that is no good.
+    config: OperatorConfig
+    sources: Mapping[str, str]
+
+    def settings(self) -> dict[str, dict[str, object]]:
+        """Value and source of every setting. None of them is a secret."""
+        return {name: {"value": getattr(self.config, name), "source": source} for name, source in self.sources.items()}
+
+
+def effective(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Effective:
+    """The configuration in force: flags before environment (VLLM_OPERATOR_WORKERS=4) before file before defaults.
+
+    An empty variable counts as unset, and so does one that Kubernetes made for a Service. Raises UsageError, one
+    sentence, for the first value that is no good.
     """
+    known = _settings()
+    variables = {name: environment.get(PREFIX + name.upper(), "") for name in known}
+    path = flags.get(FILE) or variables[FILE]
+    written = read_file(path, known.keys() - {FILE}) if path else {}
     values: dict[str, Any] = {}
-    for name, setting in _settings().items():
-        variable = PREFIX + name.upper()
-        if (raw := flags.get(name)) is not None:
-            values[name] = _read(_flag(name), raw, setting)
-        elif raw := environment.get(variable):
-            values[name] = _read(variable, raw, setting)
-    return OperatorConfig(**values)
+    sources = dict.fromkeys(known, "default")
+    for name, setting in known.items():
+        variable, said = PREFIX + name.upper(), variables[name]
+        if (flag := flags.get(name)) is not None:
+            values[name], sources[name] = _read(_flag(name), flag, setting), "flag"
+        elif said and not is_service_link(variable, said):
+            values[name], sources[name] = _read(variable, said, setting), "environment"
+        elif name in written:
+            values[name], sources[name] = _read(f"{path}: {name}", written[name], setting), "file"
+    return Effective(OperatorConfig(**values), sources)
+
+
+def load(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> OperatorConfig:
+    """As `effective`, the configuration alone."""
+    return effective(environment, flags).config
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """One sentence for each variable that begins like a setting and is none."""
+    return list(strangers(environment, PREFIX, _settings()))

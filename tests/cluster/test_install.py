@@ -151,6 +151,8 @@ def test_the_chart_says_what_install_yaml_says(offline_helm: Helm) -> None:
         ("image.tag=latest", "tag"),
         ("watchNamespaces=team-a", "watchNamespaces"),
         ("extraEnv[0].name=VLLM_OPERATOR_NAMESPACE", "extraEnv"),
+        ("config.worker=4", "worker"),
+        ("config.log_level=debug", "log_level"),
     ],
 )
 def test_the_chart_refuses_values_that_do_nothing_good(offline_helm: Helm, value: str, complaint: str) -> None:
@@ -168,6 +170,7 @@ def test_helm_installs_upgrades_and_uninstalls(helm: Helm) -> None:
     settings = "logLevel=debug,watchNamespace=team-a,engineImage=registry.example.com/vllm:v1,cpuImage=example/cpu:v1"
     helm("upgrade", "vllm-operator", str(CHART), "--wait", "--timeout=60s", "--set", settings)
     variables = {one["name"]: one["value"] for one in _operator_container(system)["env"]}
+    assert variables.pop("VLLM_OPERATOR_CONFIG") == "/etc/vllm-operator/config.yaml"
     loaded = config.load(variables, {})
     assert (loaded.log_level, loaded.namespace) == ("debug", "team-a")
     assert (loaded.engine_image, loaded.cpu_image) == ("registry.example.com/vllm:v1", "example/cpu:v1")
@@ -193,6 +196,25 @@ def test_rows_of_the_tables_reach_the_operator(helm: Helm, tmp_path: Path) -> No
     tables = config.load({"VLLM_OPERATOR_TABLES": str(tmp_path / name)}, {}).defaults().tables
     assert tables.gpus["ACME-X1"].memory_gib == 47.5
     assert tables.bad == ()
+
+
+def test_settings_reach_the_operator_and_a_change_restarts_it(helm: Helm, tmp_path: Path) -> None:
+    helm("install", "vllm-operator", str(CHART), "--create-namespace", "--set", "config.workers=4")
+    before = _pod_annotations(helm)
+    mounted = helm.kubectl.get("configmap", "vllm-operator-config")
+    assert mounted is not None
+    (name,) = mounted["data"]
+    (tmp_path / name).write_text(mounted["data"][name])
+    assert config.load({"VLLM_OPERATOR_CONFIG": str(tmp_path / name)}, {}).workers == 4
+    helm("upgrade", "vllm-operator", str(CHART), "--set", "config.workers=5")
+    assert before["checksum/config"] != _pod_annotations(helm)["checksum/config"]
+
+
+def _pod_annotations(helm: Helm) -> dict[str, str]:
+    deployment = helm.kubectl.get("deployment", "vllm-operator")
+    assert deployment is not None
+    annotations: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]
+    return annotations
 
 
 def test_helm_refuses_a_second_operator(helm: Helm) -> None:

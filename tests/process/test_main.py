@@ -36,6 +36,7 @@ def run(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
         ([], "required: COMMAND"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["run", "--workers", "0"], "--workers='0': must be a whole number from 1 to 256."),
+        (["run", "--config", "/nowhere.yaml"], "The configuration /nowhere.yaml cannot be read: "),
         (["run", "--wrokers", "3"], "unrecognized arguments: --wrokers 3"),
         (["run", "--workers"], "expected one argument"),
         (["crd", "extra"], "unrecognized arguments: extra"),

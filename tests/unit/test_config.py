@@ -23,6 +23,7 @@ GOOD = {
     "tables": ("/etc/tables.yaml", "/etc/tables.yaml"),
     "writes_per_second": ("0.5", 0.5),
     "burst": ("1", 1),
+    "config": ("/dev/null", "/dev/null"),
     "renew_pods": ("True", True),
 }
 BAD = {
@@ -40,6 +41,7 @@ BAD = {
     "tables": ("",),
     "writes_per_second": ("0", "nan"),
     "burst": ("0", "1e3"),
+    "config": ("",),
     "renew_pods": ("yes", "1", ""),
 }
 BAD_PAIRS = [(name, value) for name, values in BAD.items() for value in values]

@@ -83,3 +83,13 @@ def test_details_are_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("error", "json")
     logging.getLogger("vllm_operator.app.dump").info("asked", extra={"details": {"waiting": 3}})
     assert json.loads(capsys.readouterr().err)["waiting"] == 3, "who asks is answered at any level"
+
+
+def test_settings_are_a_field_for_machines_and_a_message_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"workers": {"value": 4, "source": "flag"}}
+    for log_format in ("json", "text"):
+        configure_logging("info", log_format)
+        logging.getLogger("vllm_operator").info("configuration: workers=4 (flag)", extra={"configuration": settings})
+    line, text = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["configuration"] == settings
+    assert text.endswith("configuration: workers=4 (flag)")

@@ -105,10 +105,48 @@ def test_the_pod_meets_the_restricted_standard_and_more() -> None:
 
 def test_the_probes_ask_where_the_operator_answers() -> None:
     container = _container()
-    settings = config.load({one["name"]: one["value"] for one in container["env"]}, {})
+    settings = config.load(_variables(), {})
     assert container["ports"] == [{"name": "health", "containerPort": settings.health_port}]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+
+
+def _variables() -> dict[str, str]:
+    """Variables of the container, but for the file, which is elsewhere here."""
+    variables = {one["name"]: one["value"] for one in _container()["env"]}
+    assert config.unknown_variables(variables) == []
+    return {name: value for name, value in variables.items() if name != "VLLM_OPERATOR_CONFIG"}
+
+
+def test_the_file_of_settings_is_where_the_operator_looks_for_it(tmp_path: Path) -> None:
+    variable = next(one["value"] for one in _container()["env"] if one["name"] == "VLLM_OPERATOR_CONFIG")
+    pod = _one("Deployment")["spec"]["template"]["spec"]
+    (source,) = pod["volumes"][0]["projected"]["sources"]
+    ((name, text),) = _one("ConfigMap", source["configMap"]["name"])["data"].items()
+    assert variable == f"{_container()['volumeMounts'][0]['mountPath']}/{name}"
+    (tmp_path / name).write_text(text)
+    assert config.load({"VLLM_OPERATOR_CONFIG": str(tmp_path / name)}, {}).workers == 16
+    assert pod["enableServiceLinks"] is False
+
+
+# Settings that have a chart value of their own, or that a pod has no use for.
+_OF_THE_CHART = {
+    "config",
+    "context",
+    "cpu_image",
+    "engine_image",
+    "fetch_image",
+    "health_port",
+    "kubeconfig",
+    "log_level",
+    "namespace",
+    "tables",
+}
+
+
+def test_the_chart_takes_every_other_setting_and_nothing_else() -> None:
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    assert set(schema["properties"]["config"]["properties"]) == {one.name for one in config.rules()} - _OF_THE_CHART
 
 
 def test_one_operator_at_a_time() -> None:

@@ -15,6 +15,7 @@ DUMP = "vllm_operator.app.dump"
 
 # What `extra` may add to a line; kopf adds objects of its own, which are left out.
 _FIELDS = ("resource", "result", "phase", "reason", "writes", "seconds", "retry_in")
+_FOR_MACHINES = ("configuration",)  # the message says it as well
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **_fields(record),
         }
+        line |= {name: vars(record)[name] for name in _FOR_MACHINES if name in vars(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)

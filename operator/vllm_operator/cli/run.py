@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import logging
 import os
 from typing import Any
 
 from vllm_operator import app
-from vllm_operator.config import PREFIX, add_flags, load
+from vllm_operator.config import PREFIX, Effective, add_flags, effective, unknown_variables
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +20,24 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "run",
         help="run the operator",
         description="Watch VLLMDeployments and bring the cluster to what they say, until SIGTERM or SIGINT.",
-        epilog=f"Every flag is also an environment variable: {PREFIX}WORKERS=4 is --workers 4. Flags go first.",
+        epilog=f"Every flag is also an environment variable, {PREFIX}WORKERS=4, and a line of the file that --config "
+        "names, `workers: 4`. Flags go before variables, and those before the file.",
     )
     add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal; the exit code."""
-    config = load(os.environ, vars(args))
-    app.configure_logging(config.log_level, config.log_format)
-    effective = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-    log.info("configuration: %s", ", ".join(f"{name}={value}" for name, value in effective.items()))
-    return asyncio.run(app.run(config))
+    found = effective(os.environ, vars(args))
+    app.configure_logging(found.config.log_level, found.config.log_format)
+    _tell(found)
+    return asyncio.run(app.run(found.config))
+
+
+def _tell(found: Effective) -> None:
+    """The configuration in force as one line, and what was meant to be part of it and is not."""
+    settings = found.settings()
+    said = ", ".join(f"{name}={one['value']} ({one['source']})" for name, one in settings.items())
+    log.info("configuration: %s", said, extra={"configuration": settings})
+    for sentence in unknown_variables(os.environ):
+        log.warning("%s", sentence)
