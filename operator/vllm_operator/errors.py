@@ -58,3 +58,7 @@ class Conflict(Transient):
 
 class Gone(OperatorError):  # noqa: N818
     """The resource is not there any more; nothing is left to do."""
+
+
+class LeaseLost(OperatorError):  # noqa: N818
+    """Another process may lead by now: nothing may be written any more, and this process has to end."""

@@ -36,6 +36,7 @@ RESOURCE = Kind(API_VERSION, KIND, PLURAL)
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
@@ -66,4 +67,4 @@ CHILDREN = (
 # Pods run with the rights of the account, write into the claim and are guarded by the policy.
 UNDER_PODS = (SERVICE_ACCOUNT, CLAIM, NETWORK_POLICY)
 WITH_PODS = (JOB, DEPLOYMENT)
-BY_NAME = {(kind.api_version, kind.kind): kind for kind in (*CHILDREN, RESOURCE, NODE, POD, EVENT)}
+BY_NAME = {(kind.api_version, kind.kind): kind for kind in (*CHILDREN, RESOURCE, NODE, POD, EVENT, LEASE)}

@@ -14,6 +14,7 @@ from fakeapi import FakeApi, kubeconfig, serving
 from virtualtime import virtual_time
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client
+from vllm_operator.cluster.bucket import TokenBucket
 from vllm_operator.errors import Blocked, Gone, Transient
 
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
@@ -170,7 +171,7 @@ async def test_a_quota_that_nobody_has_counted_yet_is_transient(server: FakeApi,
 
 @virtual_time
 async def test_writes_are_spread_over_time() -> None:
-    bucket = vars(client)["_TokenBucket"](rate=10, burst=5)
+    bucket = TokenBucket(rate=10, burst=5)
     loop = asyncio.get_running_loop()
 
     async def passed_at() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,8 +16,12 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from vllm_operator.cluster import connection
+from vllm_operator.cluster.author import Author
+from vllm_operator.cluster.bucket import TokenBucket
 from vllm_operator.cluster.connection import Connection
+from vllm_operator.cluster.counting import OnCall, verb_and_resource
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
+from vllm_operator.cluster.sockets import RestClient
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.kinds import BY_NAME, EVENT, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER
@@ -54,24 +59,6 @@ class _Call:
         return f"{self.method} {self.path}"
 
 
-class _TokenBucket:
-    """Lets `burst` calls through at once and `rate` per second in the long run."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = float(burst)
-        self._filled = 0.0
-
-    async def take(self) -> None:
-        """Wait for a token; waiters are served in the order in which they came."""
-        now = asyncio.get_running_loop().time()
-        self._tokens = min(float(self._burst), self._tokens + (now - self._filled) * self._rate) - 1
-        self._filled = now
-        if self._tokens < 0:
-            await asyncio.sleep(-self._tokens / self._rate)
-
-
 def _yaml(document: object) -> str:
     """JSON that is YAML as well. Unlike JSON, YAML has neither surrogate pairs nor bare control characters."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
@@ -91,8 +78,11 @@ class Cluster:
 
     Every method raises Transient when the server or the network fails for a while, Conflict on 409, Gone when the
     namespace or the resource has vanished and Blocked when somebody else has to act; UsageError when there is no
-    usable kubeconfig. At most `connections` requests are under way, and writes pass a token bucket.
+    usable kubeconfig. At most `connections` requests are under way, and writes pass a token bucket. What writes raises
+    LeaseLost, and sends nothing, when the time of its author has run out; no write outlasts it.
     """
+
+    on_call: OnCall | None = None  # hears of every request, of attempts with stale credentials too
 
     def __init__(
         self,
@@ -102,17 +92,20 @@ class Cluster:
         connections: int = 20,
         writes_per_second: float = 200,
         burst: int = 400,
+        author: Author | None = None,
     ) -> None:
         self._source = (kubeconfig, context)
+        self._author = author or Author()
         self._connections = connections
-        self._bucket = _TokenBucket(writes_per_second, burst)
+        self._bucket = TokenBucket(writes_per_second, burst)
         self._renewal = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._configuration = Configuration(connection_pool_maxsize=self._connections)
         await connection.load(self._configuration, *self._source)
         self._api = ApiClient(self._configuration)
-        self._api.user_agent = FIELD_MANAGER
+        self._api.rest_client = RestClient(self._configuration)
+        self._api.user_agent = "/".join(filter(None, (FIELD_MANAGER, self._author.identity)))
         return self
 
     async def __aexit__(
@@ -196,6 +189,16 @@ class Cluster:
                 return False
             raise to_error(answer)
         return True
+
+    async def create(self, manifest: Object) -> Object:
+        """Create an object and return it; Conflict when one of that name exists."""
+        kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
+        return await self._change(_Call("POST", _path(kind, manifest["metadata"]["namespace"]), body=manifest))
+
+    async def replace(self, manifest: Object) -> Object:
+        """Overwrite an object and return it; Conflict unless it still is of the manifest's resource version."""
+        kind, metadata = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]
+        return await self._change(_Call("PUT", _path(kind, metadata["namespace"], metadata["name"]), body=manifest))
 
     async def create_event(self, namespace: str, event: Object) -> bool:
         """Create a core/v1 Event; False when one of that name exists."""
@@ -301,11 +304,17 @@ class Cluster:
             header_params={"Accept": call.accept, "Content-Type": call.content_type},
             auth_settings=["BearerToken"],
         )
+        started, code = time.monotonic(), "error"
         try:
-            response = await self._api.call_api(method, url, headers, call.body, _request_timeout=call.timeout)
-            body: bytes = await response.read()
+            async with asyncio.timeout(None if call.method == "GET" else self._author.seconds_for(str(call))):
+                response = await self._api.call_api(method, url, headers, call.body, _request_timeout=call.timeout)
+                body: bytes = await response.read()
+            code = str(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
+        finally:
+            if self.on_call:
+                self.on_call(*verb_and_resource(call.method, call.path), code, time.monotonic() - started)
         if response.status >= HTTPStatus.BAD_REQUEST:
             return refusal(str(call), response.status, response.headers, body)
         return body
