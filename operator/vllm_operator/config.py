@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def _image(default: str, help_text: str) -> Any:  # noqa: ANN401
     return _setting(default, help_text, rule, lambda value: bool(_IMAGE.fullmatch(value)))
 
 
+def _dns_label(default: str | None, help_text: str, what: str) -> Any:  # noqa: ANN401
+    rule = f"must be the name of a {what}"
+    return _setting(default, help_text, rule, lambda value: bool(_DNS_LABEL.fullmatch(value)))
+
+
 def _name(help_text: str) -> Any:  # noqa: ANN401
     return _setting(None, help_text, "must not be empty", bool)
 
@@ -80,12 +86,7 @@ class OperatorConfig:
     engine_image: str = _image(Defaults().engine_image, "vLLM image for GPU nodes where a resource names none")
     cpu_image: str = _image(Defaults().cpu_image, "vLLM image for CPU nodes where a resource names none")
     fetch_image: str = _image(Defaults().fetch_image, "image of the Jobs that fetch models: the operator's own")
-    namespace: str | None = _setting(
-        None,
-        "the one namespace to serve (default: all)",
-        "must be the name of a namespace",
-        lambda value: bool(_DNS_LABEL.fullmatch(value)),
-    )
+    namespace: str | None = _dns_label(None, "the one namespace to serve (default: all)", "namespace")
     workers: int = _number(16, "resources that are worked on at once", 1, 256)
     resync_seconds: float = _number(600.0, "seconds between two looks at everything, +-20 %%", 10, 86400)
     log_level: str = _one_of("info", "least severe level that is logged", LOG_LEVELS)
@@ -101,6 +102,12 @@ class OperatorConfig:
         "until their spec changes (false)",
         default=False,
     )
+    leader_elect: bool = _switch("whether to wait for a Lease, so that of several operators one acts", default=False)
+    lease_name: str = _dns_label("vllm-operator", "name of that Lease", "Lease")
+    lease_namespace: str | None = _dns_label(None, "namespace of that Lease (default: the pod's own)", "namespace")
+    lease_duration_seconds: int = _number(15, "seconds for which the Lease is held without being renewed", 1, 3600)
+    lease_renew_seconds: float = _number(10.0, "seconds after which who cannot renew the Lease ends", 0.5, 3600)
+    lease_retry_seconds: float = _number(2.0, "seconds between two attempts to renew or to get the Lease", 0.1, 3600)
 
     config: str | None = _name("YAML file with settings, such as a mounted ConfigMap")
 
@@ -198,7 +205,18 @@ def effective(environment: Mapping[str, str], flags: Mapping[str, str | None]) -
             values[name], sources[name] = _read(variable, said, setting), "environment"
         elif name in written:
             values[name], sources[name] = _read(f"{path}: {name}", written[name], setting), "file"
-    return Effective(OperatorConfig(**values), sources)
+    config = OperatorConfig(**values)
+    _check_lease(config)
+    return Effective(config, sources)
+
+
+def _check_lease(config: OperatorConfig) -> None:
+    """Who cannot renew has to end before another may begin, and has to try more than once."""
+    falling = ("lease_duration_seconds", "lease_renew_seconds", "lease_retry_seconds")
+    for longer, shorter in pairwise(falling):
+        if getattr(config, longer) <= getattr(config, shorter):
+            said = f"{shorter}={getattr(config, shorter):g}"
+            raise UsageError(f"{said}: must be less than {longer}, which is {getattr(config, longer):g}.")
 
 
 def load(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> OperatorConfig:

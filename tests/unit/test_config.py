@@ -25,6 +25,12 @@ GOOD = {
     "burst": ("1", 1),
     "config": ("/dev/null", "/dev/null"),
     "renew_pods": ("True", True),
+    "leader_elect": ("true", True),
+    "lease_name": ("team-a", "team-a"),
+    "lease_namespace": ("operators", "operators"),
+    "lease_duration_seconds": ("30", 30),
+    "lease_renew_seconds": ("7.5", 7.5),
+    "lease_retry_seconds": ("0.5", 0.5),
 }
 BAD = {
     "engine_image": ("vllm latest", ":v1", "vllm:"),
@@ -43,6 +49,12 @@ BAD = {
     "burst": ("0", "1e3"),
     "config": ("",),
     "renew_pods": ("yes", "1", ""),
+    "leader_elect": ("on", "0"),
+    "lease_name": ("", "A", "a/b"),
+    "lease_namespace": ("", "-a"),
+    "lease_duration_seconds": ("0", "15.5", "3601"),
+    "lease_renew_seconds": ("0", "nan"),
+    "lease_retry_seconds": ("0", "inf"),
 }
 BAD_PAIRS = [(name, value) for name, values in BAD.items() for value in values]
 
@@ -70,6 +82,28 @@ def test_a_flag_goes_before_the_environment_and_an_empty_variable_is_unset() -> 
     environment = {"VLLM_OPERATOR_WORKERS": "4", "VLLM_OPERATOR_NAMESPACE": ""}
     config = load(environment, {"workers": "7", "burst": None})
     assert (config.workers, config.namespace, config.burst) == (7, None, 400)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"lease_renew_seconds": "15"},
+            "lease_renew_seconds=15: must be less than lease_duration_seconds, which is 15.",
+        ),
+        ({"lease_retry_seconds": "10"}, "lease_retry_seconds=10: must be less than lease_renew_seconds, which is 10."),
+        (
+            {"lease_duration_seconds": "8"},
+            "lease_renew_seconds=10: must be less than lease_duration_seconds, which is 8.",
+        ),
+    ],
+)
+def test_times_of_the_lease_that_contradict_each_other_are_one_sentence(
+    settings: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load({}, settings)
+    assert str(caught.value) == sentence
 
 
 def test_what_kubernetes_puts_into_the_environment_for_a_service_is_left_alone() -> None:
