@@ -15,6 +15,7 @@ from pathlib import Path
 
 import failures
 import install_manifest
+import metrics
 import readme
 import settings
 from vllm_operator.api import reference
@@ -37,6 +38,7 @@ FILES = (
     Generated("README.md", readme.readme),
     Generated("docs/status.md", failures.status_page),
     Generated("docs/configuration.md", settings.configuration_page),
+    Generated("docs/telemetry.md", metrics.telemetry_page),
     Generated("manifests/install.yaml", install_manifest.install_yaml),
     Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
     Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),

@@ -15,13 +15,13 @@ from vllm_operator.keeping import keep_template, may_keep
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
 from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go, version_of
 from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.types import Child, Plan
 from vllm_operator.plan.workload import is_at_rest
-from vllm_operator.ports import Api, Object
+from vllm_operator.ports import Api, Meter, Object
 from vllm_operator.render import render_child
 from vllm_operator.status.observation import ChildError, preload_of
 
@@ -46,10 +46,11 @@ class Pass:
 class Children:
     """Reads and writes children. What a pass did and met is noted in the pass."""
 
-    def __init__(self, cluster: Api, notes: Notes, jobs: Jobs, *, renews: bool = False) -> None:
+    def __init__(self, cluster: Api, notes: Notes, jobs: Jobs, meter: Meter, *, renews: bool = False) -> None:
         self._cluster = cluster
         self._notes = notes
         self._jobs = jobs
+        self._meter = meter
         self._renews = renews  # servers follow each release of the operator
 
     async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
@@ -105,6 +106,8 @@ class Children:
             return
         if child.kind is kinds.DEPLOYMENT:
             await self._hand_over(done, child)
+        if child.kind.optional and live is None and not await self._cluster.serves(child.kind):
+            raise Blocked("CRDNotInstalled", f"the API server serves no {child.kind}: install its CRD")
         manifest = render_child(done.plan, child)
         if await self._tries_anew(done, child, live):
             return
@@ -121,6 +124,7 @@ class Children:
         if body is None or manifest_digest(wanted) != owned_digest(body):
             write = self._jobs.apply if ref[0] is kinds.JOB else self._apply
             body = await write(wanted, live)
+            self._meter.applied(ref[0], changed=live is None or live.version != version_of(body["metadata"]))
             done.writes += 1
         kept = manifest_digest(wanted) != manifest_digest(manifest)
         self._notes.observed.applied(done.key, ref, manifest, body, kept=kept)

@@ -42,7 +42,7 @@ class Live:
     owned: frozenset[str]  # fields of `spec` that our own applies hold
 
 
-def _version(metadata: Mapping[str, Any]) -> int:
+def version_of(metadata: Mapping[str, Any]) -> int:
     """Resource versions of one resource type are comparable as integers (documented since Kubernetes 1.35)."""
     return int(metadata.get("resourceVersion") or 0)
 
@@ -71,7 +71,7 @@ def reduce(body: Mapping[str, Any]) -> Live:
     applied = applied_fields(metadata)
     return Live(
         uid=metadata["uid"],
-        version=_version(metadata),
+        version=version_of(metadata),
         owner=str(controller["uid"]) if controller else "",
         # Either mark will do: whoever spoils one of them has not made the object his.
         ours=(metadata.get("labels") or {}).get(MANAGED_BY) == FIELD_MANAGER or resource_of(metadata) is not None,

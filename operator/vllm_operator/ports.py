@@ -1,4 +1,4 @@
-"""What a pass needs of the outside world, as protocols: the API server and a place for Events."""
+"""What a pass needs of the outside world, as protocols: the API server, a place for Events, somebody who counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from vllm_operator.api.parse import Resource
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import FIELD_MANAGER
+from vllm_operator.naming import FIELD_MANAGER, Key
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -51,3 +51,29 @@ class Events(Protocol):
 
     async def record(self, resource: Resource, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Tell the user something, once."""
+
+
+class Meter(Protocol):
+    """Who counts what passes do and find; see `telemetry.Telemetry`."""
+
+    def applied(self, kind: Kind, *, changed: bool) -> None:
+        """An object was applied; the resource version tells whether that changed it."""
+
+    def stands(self, key: Key, status: Object) -> None:
+        """What is true of a resource by now."""
+
+    def forget(self, key: Key) -> None:
+        """A resource is gone."""
+
+
+class Unmetered:
+    """Nobody counts."""
+
+    def applied(self, kind: Kind, *, changed: bool) -> None:
+        """As `Meter`."""
+
+    def stands(self, key: Key, status: Object) -> None:
+        """As `Meter`."""
+
+    def forget(self, key: Key) -> None:
+        """As `Meter`."""

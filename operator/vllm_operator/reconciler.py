@@ -19,12 +19,12 @@ from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import PROGRESS_SECONDS, Jobs
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name
-from vllm_operator.observed import live_claim, live_workload
+from vllm_operator.observed import live_claim, live_workload, version_of
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.inspection import COMPONENT as INSPECT
 from vllm_operator.plan.types import Defaults, Facts, Plan
-from vllm_operator.ports import Api, Events, Object
+from vllm_operator.ports import Api, Events, Meter, Object, Unmetered
 from vllm_operator.status import make_status, notices, refused_status
 from vllm_operator.status.observation import (
     Observation,
@@ -49,14 +49,22 @@ class Result:
 class Reconciler:
     """Brings resources to what their specs say. Safe to call for different keys at once, never twice for the same."""
 
-    def __init__(self, cluster: Api, defaults: Defaults, events: Events, namespace: str | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Api,
+        defaults: Defaults,
+        events: Events,
+        namespace: str | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         self._cluster = cluster
+        self._meter = meter or Unmetered()
         self._namespace = namespace
         self._defaults = defaults
         self._events = events
         self._notes = Notes(defaults.tables)
         self._jobs = Jobs(cluster, self._notes)
-        self._children = Children(cluster, self._notes, self._jobs, renews=defaults.renew_pods)
+        self._children = Children(cluster, self._notes, self._jobs, self._meter, renews=defaults.renew_pods)
         self._diagnostician = Diagnostician(cluster, self._notes.pods)
         self._gauge: Gauge | None = None
 
@@ -104,6 +112,7 @@ class Reconciler:
             resource = parse(body)
         except InvalidSpec as error:
             status = refused_status(body, error, _now())
+            self._meter.stands(key, status)
             wrote = await self._write_status(key, body, status)
             return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
         plan = await self.plan_for(key, resource, body)
@@ -117,6 +126,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._notes.forget(key)
+        self._meter.forget(key)
         if self._gauge:
             self._gauge.forget(key)
 
@@ -181,6 +191,7 @@ class Reconciler:
         done.requeue_after = earlier(done.requeue_after, await self._diagnostician.examine(done.key))
         seen = self._observation(done, await self._refusal(done))
         status = make_status(seen, previous, _now())
+        self._meter.stands(done.key, status)
         self._measure(done, seen, status)
         wrote = await self._write_status(done.key, body, status)
         self._notes.drop_page(done.key)
@@ -207,7 +218,9 @@ class Reconciler:
         if status == (body.get("status") or {}):
             return False
         # A Conflict goes up: the next pass finds out whether the resource changed meanwhile or went.
-        self._note_version(key, await self._cluster.apply_status(key.namespace, key.name, status))
+        live = await self._cluster.apply_status(key.namespace, key.name, status)
+        self._meter.applied(kinds.RESOURCE, changed=version_of(live["metadata"]) != version_of(body["metadata"]))
+        self._note_version(key, live)
         return True
 
     def _note_version(self, key: Key, body: Object) -> None:

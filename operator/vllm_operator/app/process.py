@@ -12,7 +12,7 @@ from typing import Protocol
 
 from vllm_operator.api import GROUP, PLURAL
 from vllm_operator.app import workers
-from vllm_operator.app.health import serve_health
+from vllm_operator.app.instruments import Instruments
 from vllm_operator.app.workers import Workers
 from vllm_operator.cluster import Cluster
 from vllm_operator.config import OperatorConfig
@@ -22,6 +22,7 @@ from vllm_operator.naming import MANAGED_SELECTOR, Key
 from vllm_operator.plan.types import Defaults
 from vllm_operator.reconciler import Reconciler as RealReconciler
 from vllm_operator.recorder import Recorder
+from vllm_operator.telemetry import Telemetry
 from vllm_operator.watch import Listener, Scope, watch
 from vllm_operator.workqueue import WorkQueue
 
@@ -49,7 +50,7 @@ class Reconciler(workers.Reconciler, Protocol):
         """End what runs beside the passes."""
 
 
-Make = Callable[[Cluster, Defaults, Recorder, str | None], Reconciler]
+Make = Callable[[Cluster, Defaults, Recorder, str | None, Telemetry], Reconciler]
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class _Process:
     config: OperatorConfig
     cluster: Cluster
     reconciler: Reconciler
-    queue: WorkQueue[Key] = field(default_factory=WorkQueue)
+    queue: WorkQueue[Key]
+    instruments: Instruments
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -69,7 +71,7 @@ class _Process:
     async def serve(self) -> int:
         """Run until a signal; the exit code."""
         self._on_signals()
-        async with serve_health(self.config.health_port, self.queue, self.is_ready):
+        async with self.instruments.serving(self.config.health_port, self.is_ready, self.is_ready):
             scope = await self._prepare()
             if scope is None:
                 return 0 if self.stop.is_set() else 1
@@ -115,15 +117,16 @@ class _Process:
         return True
 
     async def _run(self, scope: Scope) -> int:
-        working = Workers(self.reconciler, self.queue, self.config.workers)
+        working = Workers(self.reconciler, self.queue, self.config.workers, self.instruments.ledger)
         chores = [
             asyncio.create_task(self._resync(), name="resync"),
             asyncio.create_task(self._take_signals_back(), name="signals"),
         ]
         where = f"namespace {scope.namespace}" if scope.namespace else "all namespaces"
         log.info("watching %s with %d workers", where, self.config.workers)
+        listener = self.instruments.counted(self.reconciler.listener(self.queue))
         try:
-            await watch(self.reconciler.listener(self.queue), self.cluster, scope, self.stop, self.watching)
+            await watch(listener, self.cluster, scope, self.stop, self.watching)
         except Exception:
             log.exception("the watch failed")
             code = 1
@@ -190,5 +193,7 @@ async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
         defaults = config.defaults()
         for row in defaults.tables.bad:
             log.error("%s: %s", config.tables, row)
-        reconciler = make(cluster, defaults, Recorder(cluster), config.namespace)
-        return await _Process(config, cluster, reconciler).serve()
+        telemetry, queue = Telemetry(), WorkQueue[Key]()
+        cluster.on_call = telemetry.called
+        reconciler = make(cluster, defaults, Recorder(cluster), config.namespace, telemetry)
+        return await _Process(config, cluster, reconciler, queue, Instruments(queue, telemetry)).serve()
