@@ -13,6 +13,7 @@ from typing import Protocol
 from vllm_operator.api import GROUP, PLURAL
 from vllm_operator.app import workers
 from vllm_operator.app.instruments import Instruments
+from vllm_operator.app.leadership import Leadership, candidacy
 from vllm_operator.app.workers import Workers
 from vllm_operator.cluster import Cluster
 from vllm_operator.config import OperatorConfig
@@ -62,31 +63,44 @@ class _Process:
     reconciler: Reconciler
     queue: WorkQueue[Key]
     instruments: Instruments
+    leadership: Leadership
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
+    at_rest: bool = True  # nothing writes any more
 
     def is_ready(self) -> bool:
-        return self.watching.is_set() and not self.stop.is_set()
+        """A follower is ready as well: to take over."""
+        return (self.watching.is_set() or self.leadership.follows) and not self.stop.is_set()
 
     async def serve(self) -> int:
         """Run until a signal; the exit code."""
         self._on_signals()
-        async with self.instruments.serving(self.config.health_port, self.is_ready, self.is_ready):
-            scope = await self._prepare()
-            if scope is None:
-                return 0 if self.stop.is_set() else 1
-            return await self._run(scope)
+        async with self.instruments.serving(self.config.health_port, self.is_ready, lambda: self.leadership.is_leader):
+            try:
+                code = await self._lead()
+            finally:
+                await self.leadership.end(release=self.at_rest)
+        return 1 if self.leadership.lost else code
+
+    async def _lead(self) -> int:
+        """Get everything ready that can be, wait to become the leader, and run."""
+        scope = await self._prepare(leads=not self.leadership.elects)
+        if scope and self.leadership.elects:  # what is there now may not be what was when another began to lead
+            scope = await self._prepare(leads=True) if await self.leadership.gain(self.stop) else None
+        if scope is None:
+            return 0 if self.stop.is_set() else 1
+        return await self._run(scope)
 
     def _on_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
 
-    async def _prepare(self) -> Scope | None:
+    async def _prepare(self, *, leads: bool) -> Scope | None:
         """Wait up to a minute for the API server and the CRD; None when they do not come, or a signal does."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
         while not self.stop.is_set():
             try:
-                return await self._scope()
+                return await self._scope(leads=leads)
             except (Transient, Blocked) as error:
                 if asyncio.get_running_loop().time() >= deadline:
                     log.error("cannot start: %s", error)  # noqa: TRY400 - the sentence says it all
@@ -95,13 +109,14 @@ class _Process:
             await _wait(self.stop, _START_PAUSE)
         return None
 
-    async def _scope(self) -> Scope:
+    async def _scope(self, *, leads: bool) -> Scope:
         if not await self.cluster.serves(RESOURCE):
             name = f"{PLURAL}.{GROUP}"
             raise Blocked(
                 "CRDNotInstalled", f"the CRD {name} is missing: kubectl apply --server-side -f crds/{PLURAL}.yaml"
             )
-        await self.reconciler.start()
+        if leads:
+            await self.reconciler.start()
         children = [kind for kind in CHILDREN if not kind.optional or await self._can_watch(kind)]
         return Scope(self.config.namespace, tuple(children))
 
@@ -136,9 +151,9 @@ class _Process:
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
-        drained = await working.drain(DRAIN_SECONDS)
+        self.at_rest = await working.drain(0.0 if self.leadership.lost else DRAIN_SECONDS)
         await self.reconciler.close()
-        log.info("stopped" if drained else "stopped; passes that were still running were cut short")
+        log.info("stopped" if self.at_rest else "stopped; passes that were still running were cut short")
         return code
 
     async def _take_signals_back(self) -> None:
@@ -178,16 +193,22 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
     """Run the operator until SIGTERM or SIGINT; returns the exit code.
 
-    0 after a signal; 1 when the CRD or the API server stays away for a minute, or the watch cannot be healed: the
-    process then ends so that its supervisor starts it afresh. Raises UsageError when there is no usable kubeconfig or
-    the health port is taken.
+    0 after a signal; 1 when the CRD or the API server stays away for a minute, the watch cannot be healed, or another
+    operator may lead by now: the process then ends so that its supervisor starts it afresh. Raises UsageError when
+    there is no usable kubeconfig, the health port is taken, or it is unknown who else there is to elect from.
     """
+    async with candidacy(config) as leadership:
+        return await _run(config, make, leadership)
+
+
+async def _run(config: OperatorConfig, make: Make, leadership: Leadership) -> int:
     connecting = Cluster(
         kubeconfig=config.kubeconfig,
         context=config.context,
         connections=config.workers + 4,
         writes_per_second=config.writes_per_second,
         burst=config.burst,
+        author=leadership.author(),
     )
     async with connecting as cluster:
         defaults = config.defaults()
@@ -196,4 +217,4 @@ async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
         telemetry, queue = Telemetry(), WorkQueue[Key]()
         cluster.on_call = telemetry.called
         reconciler = make(cluster, defaults, Recorder(cluster), config.namespace, telemetry)
-        return await _Process(config, cluster, reconciler, queue, Instruments(queue, telemetry)).serve()
+        return await _Process(config, cluster, reconciler, queue, Instruments(queue, telemetry), leadership).serve()

@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from vllm_operator.app.ledger import Ended, Ledger
-from vllm_operator.errors import Blocked, Conflict, Gone, OperatorError, Transient
+from vllm_operator.errors import Blocked, Conflict, Gone, LeaseLost, OperatorError, Transient
 from vllm_operator.naming import Key
 from vllm_operator.workqueue import Backoff, QueueClosed, WorkQueue
 
@@ -84,6 +84,8 @@ class Workers:
         try:
             async with asyncio.timeout(PASS_SECONDS):
                 result = await self._reconciler.reconcile(key)
+        except LeaseLost:
+            return  # whoever keeps the lease notices as well, and ends the process
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever a pass raises
             self._failed(key, error, time.monotonic() - started)
         else:
