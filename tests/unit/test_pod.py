@@ -64,6 +64,7 @@ def test_probes_ask_health_on_the_port_of_the_server() -> None:
 def test_the_environment_of_a_server_that_is_offline() -> None:
     assert environment(spec_of()) == {
         "HOME": "/cache",
+        "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
         "HF_HOME": "/models",
         "HF_MODULES_CACHE": "/tmp/modules",  # noqa: S108 - a path in the pod
         "HF_HUB_OFFLINE": "1",

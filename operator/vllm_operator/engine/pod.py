@@ -117,6 +117,8 @@ def environment(spec: Spec, told: Mapping[str, str], *, offline: bool) -> list[d
         "TMPDIR": "/tmp",  # noqa: S108
         "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
         "VLLM_CONFIG_ROOT": f"{CACHE_MOUNT}/config",
+        # While vLLM compiles, it sets a folder of its own; this one is for what torch compiles outside of that.
+        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_MOUNT}/inductor",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(spec.lifecycle.startup_timeout_seconds),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DISABLE_LOG_LOGO": "1",
