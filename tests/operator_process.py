@@ -83,9 +83,12 @@ COMMAND = (sys.executable, "-m", "vllm_operator", "run")
 class OperatorProcess:
     """One operator at a time, started, stopped and killed at will; it ends with the thread that started it."""
 
-    def __init__(self, kubeconfig: Path, log: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, kubeconfig: Path, log: Path, settings: Mapping[str, str] | None = None, packages: str = PACKAGES
+    ) -> None:
         self._kubeconfig = kubeconfig
         self._settings = settings
+        self._packages = packages  # the folder that holds the package: another release lies elsewhere
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
         self.port = free_port()
@@ -108,7 +111,7 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*wrapper, *COMMAND],
-                env=environment(self._kubeconfig, self.port, self._settings),
+                env={**environment(self._kubeconfig, self.port, self._settings), "PYTHONPATH": self._packages},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

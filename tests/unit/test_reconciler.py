@@ -172,11 +172,12 @@ async def test_what_another_controls_meanwhile_is_not_deleted() -> None:
 
 async def test_extras_that_the_cluster_cannot_hold_are_told_and_not_waited_for() -> None:
     world = World(**EPHEMERAL, monitoring={"podMonitor": True})
-    world.api.errors["apply PodMonitor"] = Blocked("CRDNotInstalled", "install its CRD")
     calls = await world.reconcile()
     assert "apply Deployment" in calls
+    assert "apply PodMonitor" not in calls
     accepted = next(one for one in world.status["conditions"] if one["type"] == "Accepted")
-    assert accepted["message"].endswith("CRDNotInstalled: PodMonitor chat: install its CRD")
+    said = "CRDNotInstalled: PodMonitor chat: the API server serves no PodMonitor: install its CRD"
+    assert accepted["message"].endswith(said)
 
 
 async def test_a_refused_resource_changes_nothing_but_its_status() -> None:
