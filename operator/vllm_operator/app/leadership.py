@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vllm_operator.cluster import Author, Cluster, LeaseStore
+from vllm_operator.cluster.counting import OnCall
 from vllm_operator.config import OperatorConfig
 from vllm_operator.errors import LeaseLost, UsageError
 from vllm_operator.lease import Election, Terms
@@ -88,8 +89,8 @@ def _namespace(config: OperatorConfig) -> str:
 
 
 @asynccontextmanager
-async def candidacy(config: OperatorConfig) -> AsyncIterator[Leadership]:
-    """Stand for election, if that is configured.
+async def candidacy(config: OperatorConfig, on_call: OnCall | None = None) -> AsyncIterator[Leadership]:
+    """Stand for election, if that is configured; `on_call` hears of the requests for that.
 
     The Lease has connections of its own, for which no other request has to be waited. Raises UsageError without a
     usable kubeconfig, or when it is not known in which namespace the Lease is.
@@ -104,3 +105,4 @@ async def candidacy(config: OperatorConfig) -> AsyncIterator[Leadership]:
     cluster = Cluster(kubeconfig=config.kubeconfig, context=config.context, connections=2, author=Author(identity))
     async with cluster:
         yield Leadership(Election(LeaseStore(cluster, namespace, config.lease_name), identity, terms))
+    cluster.on_call = on_call

@@ -197,11 +197,12 @@ async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
     operator may lead by now: the process then ends so that its supervisor starts it afresh. Raises UsageError when
     there is no usable kubeconfig, the health port is taken, or it is unknown who else there is to elect from.
     """
-    async with candidacy(config) as leadership:
-        return await _run(config, make, leadership)
+    telemetry = Telemetry()
+    async with candidacy(config, telemetry.called) as leadership:
+        return await _run(config, make, leadership, telemetry)
 
 
-async def _run(config: OperatorConfig, make: Make, leadership: Leadership) -> int:
+async def _run(config: OperatorConfig, make: Make, leadership: Leadership, telemetry: Telemetry) -> int:
     connecting = Cluster(
         kubeconfig=config.kubeconfig,
         context=config.context,
@@ -214,7 +215,7 @@ async def _run(config: OperatorConfig, make: Make, leadership: Leadership) -> in
         defaults = config.defaults()
         for row in defaults.tables.bad:
             log.error("%s: %s", config.tables, row)
-        telemetry, queue = Telemetry(), WorkQueue[Key]()
+        queue = WorkQueue[Key]()
         cluster.on_call = telemetry.called
         reconciler = make(cluster, defaults, Recorder(cluster), config.namespace, telemetry)
         return await _Process(config, cluster, reconciler, queue, Instruments(queue, telemetry), leadership).serve()
