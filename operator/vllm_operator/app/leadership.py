@@ -103,6 +103,6 @@ async def candidacy(config: OperatorConfig, on_call: OnCall | None = None) -> As
     terms = Terms(config.lease_duration_seconds, config.lease_renew_seconds, config.lease_retry_seconds)
     namespace = _namespace(config)
     cluster = Cluster(kubeconfig=config.kubeconfig, context=config.context, connections=2, author=Author(identity))
+    cluster.on_call = on_call
     async with cluster:
         yield Leadership(Election(LeaseStore(cluster, namespace, config.lease_name), identity, terms))
-    cluster.on_call = on_call
