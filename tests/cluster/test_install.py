@@ -152,6 +152,7 @@ def test_the_chart_says_what_install_yaml_says(offline_helm: Helm) -> None:
         ("watchNamespaces=team-a", "watchNamespaces"),
         ("extraEnv[0].name=VLLM_OPERATOR_NAMESPACE", "extraEnv"),
         ("config.worker=4", "worker"),
+        ("monitoring.serviceMonitor=true", "serviceMonitor"),
         ("config.log_level=debug", "log_level"),
     ],
 )
@@ -215,6 +216,19 @@ def _pod_annotations(helm: Helm) -> dict[str, str]:
     assert deployment is not None
     annotations: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]
     return annotations
+
+
+def test_the_chart_has_the_operator_monitored_where_it_is_asked_to(offline_helm: Helm) -> None:
+    values = "monitoring.podMonitor=true,monitoring.rules=true,monitoring.labels.release=stack"
+    found = _by_name(offline_helm("template", "vllm-operator", str(CHART), "--set", values))
+    monitor, rule = found["PodMonitor", "vllm-operator"], found["PrometheusRule", "vllm-operator"]
+    pod = found["Deployment", "vllm-operator"]["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+    (group,) = rule["spec"]["groups"]
+    assert group["rules"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    assert {one["metadata"]["labels"]["release"] for one in (monitor, rule)} == {"stack"}
 
 
 def test_helm_refuses_a_second_operator(helm: Helm) -> None:
