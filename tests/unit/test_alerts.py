@@ -64,10 +64,10 @@ def test_a_rule_of_the_operator_asks_for_what_there_is(rule: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_a_rule_of_the_operator_says_what_to_do(rule: dict[str, Any]) -> None:
-    assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+    assert rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert rule["annotations"]["summary"].endswith(".")
-    promql_parser.parse_duration(rule["for"])
+    promql_parser.parse_duration(rule.get("for", "1m"))
 
 
 def _queries_of_a_service() -> Iterator[str]:
@@ -86,5 +86,5 @@ def test_a_query_of_a_service_is_promql_and_asks_for_that_service_alone(query: s
 
 
 def test_what_is_no_promql_is_noticed() -> None:
-    with pytest.raises(ValueError, match=r"parse error|unexpected|invalid"):
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
         selectors("sum by (job (x)")
