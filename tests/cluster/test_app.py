@@ -229,6 +229,9 @@ def test_lines_about_a_resource_carry_its_key(own_operator: OperatorProcess, nam
     about = [line for line in lines if line.get("result") == "written"]
     assert {line["resource"] for line in about} == {f"{namespace}/one"}
     assert all(line["writes"] > 0 for line in about)
+    of_kopf = [line for line in lines if line["logger"] == "kopf.objects"]
+    assert f"{namespace}/one" in {line.get("resource") for line in of_kopf}
+    assert [line for line in of_kopf if not {"resource", "object"} & line.keys()] == []
 
 
 def test_a_watch_that_cannot_be_healed_ends_the_process(
