@@ -57,7 +57,8 @@ def test_it_is_said_again_after_something_else_and_when_something_was_written(ca
 
 def test_a_failure_is_a_warning_once(caplog: pytest.LogCaptureFixture) -> None:
     failed = Ended("failed", 1, message="GET /: away", retry_in=2), OSError("away")
-    assert levels(caplog, failed, failed, failed) == ["WARNING", "DEBUG", "DEBUG"]
+    other = Ended("failed", 1, message="PATCH /: away", retry_in=2), OSError("away")
+    assert levels(caplog, failed, failed, other, well(0), failed) == ["WARNING", *["DEBUG"] * 3, "WARNING"]
 
 
 def test_a_conflict_is_told_once_it_has_to_wait(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,11 +37,11 @@ class Ended:
     at: float = field(default_factory=time.monotonic)
 
     def repeats(self, earlier: Ended | None) -> bool:
-        """Whether it ends as an earlier one did, for the same reason."""
+        """Whether it ends as an earlier one did, for the same reason; in an outage every request fails in its way."""
         return earlier is not None and self._essence() == earlier._essence()
 
     def _essence(self) -> tuple[str, ...]:
-        return (self.result, self.reason, self.message)
+        return (self.result,) if self.result == "failed" else (self.result, self.reason, self.message)
 
     def fields(self) -> dict[str, object]:
         """What a log line says of it beside the message; nothing of what is unknown."""
