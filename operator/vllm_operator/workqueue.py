@@ -53,6 +53,7 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._retries: dict[K, float] = {}  # key -> when its next attempt is due
+        self._handed_out = 0.0  # when a key was, last
         self._available = asyncio.Semaphore(0)
         self._closed = False
 
@@ -64,6 +65,11 @@ class WorkQueue(Generic[K]):
     def oldest_age(self) -> float:
         """Seconds for which the first key has been due; 0 when none waits."""
         return max(0.0, self._now() - next(iter(self._waiting.values()))) if self._waiting else 0.0
+
+    @property
+    def standstill(self) -> float:
+        """Seconds for which a key has been due and none was handed out; 0 when none waits."""
+        return min(self.oldest_age, self._now() - self._handed_out)
 
     @property
     def longest_run(self) -> float:
@@ -113,7 +119,7 @@ class WorkQueue(Generic[K]):
             raise QueueClosed
         key = next(iter(self._waiting))
         del self._waiting[key]
-        self._running[key] = self._now()
+        self._running[key] = self._handed_out = self._now()
         self._cancel_timer(key)
         return key
 

@@ -15,9 +15,9 @@ from vllm_operator.naming import Key
 from vllm_operator.telemetry import CONTENT_TYPE
 from vllm_operator.workqueue import WorkQueue
 
-# A pass that outlives its own time limit twice is stuck; so is a queue whose first key waits this long.
+# A pass that outlives its own time limit twice is stuck. So is a queue from which nobody takes anything for as long: that
+# a key waits says nothing, because thousands at once have to wait for each other.
 _LONGEST_RUN = 2 * PASS_SECONDS
-_LONGEST_WAIT = 300.0
 
 
 def ailment(queue: WorkQueue[Key], late: float = 0.0) -> str:
@@ -27,8 +27,8 @@ def ailment(queue: WorkQueue[Key], late: float = 0.0) -> str:
     """
     if queue.longest_run > _LONGEST_RUN:
         return f"a pass has been running for {queue.longest_run:.0f} s"
-    if queue.oldest_age > _LONGEST_WAIT:
-        return f"a resource has been waiting for {queue.oldest_age:.0f} s"
+    if queue.standstill > _LONGEST_RUN:
+        return f"resources have been waiting for {queue.standstill:.0f} s, and none is taken up"
     if late > LATE_SECONDS:
         return f"the event loop stood still for {late:.1f} s"
     return ""
