@@ -15,7 +15,7 @@ from vllm_operator.naming import Key
 from vllm_operator.telemetry import CONTENT_TYPE
 from vllm_operator.workqueue import WorkQueue
 
-# A pass that outlives its own time limit twice is stuck. So is a queue from which nobody takes anything for as long: that
+# A pass that outlives its own time limit twice is stuck. So is a queue from which nobody takes a key for as long; that
 # a key waits says nothing, because thousands at once have to wait for each other.
 _LONGEST_RUN = 2 * PASS_SECONDS
 
