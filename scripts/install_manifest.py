@@ -34,8 +34,10 @@ def install_yaml() -> str:
         source("service-account"),
         _role(),
         source("cluster-role-binding"),
+        source("lease-role"),
         source("user-roles"),
         source("configuration"),
+        source("disruption-budget"),
         source("deployment"),
     )
     return _HEADER + "---\n".join(documents)

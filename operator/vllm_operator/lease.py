@@ -117,7 +117,7 @@ class Election:
                 async with asyncio.timeout(self._terms.deadline):
                     pause = await self._stand()
             except (OperatorError, TimeoutError) as error:
-                log.warning("the lease cannot be read or taken: %s", error or "no answer")
+                log.warning("the lease cannot be read or taken: %s", str(error) or "no answer")
                 pause = self._pause()
             await asyncio.sleep(pause)
 
@@ -181,7 +181,7 @@ class Election:
             except LeaseLost:
                 raise
             except (OperatorError, TimeoutError) as error:
-                log.warning("the lease was not renewed: %s", error or "no answer", extra={"left": round(left, 1)})
+                log.warning("the lease was not renewed: %s", str(error) or "no answer", extra={"left": round(left, 1)})
                 at_once = isinstance(error, TimeoutError | Conflict)  # it has waited, or has to know who holds it
                 await asyncio.sleep(0 if at_once else max(_LEAST_SECONDS, min(self._pause(), self.time_left())))
             else:
@@ -226,6 +226,6 @@ class Election:
                     replace(held, holder="", duration=_RELEASED_SECONDS, acquired=now, renewed=now)
                 )
         except (OperatorError, TimeoutError) as error:
-            log.warning("the lease was not given back: %s", error or "no answer")
+            log.warning("the lease was not given back: %s", str(error) or "no answer")
         else:
             log.info("the lease is given back")

@@ -11,6 +11,7 @@ import pytest
 
 import operator_process
 import rights
+from cluster.support.rivals import SHORT
 from localcluster.access import ClusterAccess
 from localcluster.audit import AuditEvent
 from localcluster.cluster import Cluster
@@ -22,12 +23,9 @@ _MONITORING = (("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrule
 
 
 def _rules() -> set[rights.Right]:
-    role = next(
-        one
-        for one in operator_process.manifests()
-        if one["kind"] == "ClusterRole" and one["metadata"]["name"] == "vllm-operator"
-    )
-    return rights.granted(role["rules"])
+    roles = [one for one in operator_process.manifests() if one["kind"] in {"ClusterRole", "Role"}]
+    mine = [one for one in roles if one["metadata"]["name"] == "vllm-operator"]
+    return rights.granted(rule for role in mine for rule in role["rules"])
 
 
 def _crd(kind: str, plural: str) -> dict[str, Any]:
@@ -60,7 +58,8 @@ def own_cluster(cluster: ClusterAccess) -> Iterator[Cluster]:
 @pytest.fixture
 def own_operator(own_cluster: Cluster) -> Iterator[OperatorProcess]:
     account = own_cluster.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE)
-    process = OperatorProcess(account, own_cluster.folder / "operator.log")
+    settings = {"leader_elect": "true", "lease_namespace": operator_process.NAMESPACE, **SHORT}
+    process = OperatorProcess(account, own_cluster.folder / "operator.log", settings)
     process.start()
     process.wait_ready()
     yield process

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 import operator_process
-from vllm_operator import config, kinds
+from vllm_operator import config, kinds, watch
 from vllm_operator.api import GROUP, PLURAL
+from vllm_operator.app import process
 from vllm_operator.cluster import schema_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +139,9 @@ _OF_THE_CHART = {
     "fetch_image",
     "health_port",
     "kubeconfig",
+    "leader_elect",
+    "lease_name",
+    "lease_namespace",
     "log_level",
     "namespace",
     "tables",
@@ -149,9 +153,41 @@ def test_the_chart_takes_every_other_setting_and_nothing_else() -> None:
     assert set(schema["properties"]["config"]["properties"]) == {one.name for one in config.rules()} - _OF_THE_CHART
 
 
-def test_one_operator_at_a_time() -> None:
+def test_one_of_two_acts_and_the_other_takes_over() -> None:
     spec = _one("Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert {"name": "VLLM_OPERATOR_LEADER_ELECT", "value": "true"} in _container()["env"]
+    (apart,) = spec["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert apart["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    budget = _one("PodDisruptionBudget")["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    for selector in (apart["podAffinityTerm"]["labelSelector"], budget["selector"], spec["selector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+    assert budget["minAvailable"] == 1
+
+
+def test_the_lease_is_the_only_one_that_may_be_touched() -> None:
+    settings = config.OperatorConfig()
+    assert _one("Role")["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [settings.lease_name],
+            "verbs": ["get", "update"],
+        },
+    ]
+    namespaces = {one["metadata"]["namespace"] for one in (_one("Role"), _one("RoleBinding"), _one("Deployment"))}
+    assert namespaces == {operator_process.NAMESPACE}
+
+
+def test_the_pod_is_given_the_time_that_its_end_takes() -> None:
+    grace = _one("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    to_give_back_the_lease = config.OperatorConfig().lease_renew_seconds / 3
+    assert max(process.DRAIN_SECONDS + to_give_back_the_lease, watch.END_SECONDS) < grace
 
 
 def test_one_version_everywhere() -> None:

@@ -27,6 +27,7 @@ class Leadership:
     def __init__(self, election: Election | None = None) -> None:
         self._election = election
         self._keeping: asyncio.Task[None] | None = None
+        self._ended = False
         self.follows = False  # another leads, and this process is ready to
         self.lost = False  # it led, and another may by now
 
@@ -45,6 +46,7 @@ class Leadership:
         if self._election is None:
             return True
         self.follows = True
+        log.info("standing for election as %s", self._election.identity)
         waiting = [asyncio.create_task(self._election.campaign(), name="campaign"), asyncio.create_task(stop.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
@@ -66,6 +68,9 @@ class Leadership:
 
     async def end(self, *, release: bool) -> None:
         """Let another lead: at once with `release`, for which nothing may be under way any more, or when time is up."""
+        if self._ended:
+            return
+        self._ended = True
         if self._keeping:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)

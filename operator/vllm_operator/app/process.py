@@ -29,7 +29,7 @@ from vllm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 20.0  # together with `watch.END_SECONDS` below a pod's grace period of 30
+DRAIN_SECONDS = 20.0  # and the lease is given back, below a pod's grace period of 30; the watch ends meanwhile
 _START_SECONDS = 60.0
 _START_PAUSE = 1.0
 _RESYNC_RETRY_SECONDS = 30.0
@@ -133,28 +133,34 @@ class _Process:
 
     async def _run(self, scope: Scope) -> int:
         working = Workers(self.reconciler, self.queue, self.config.workers, self.instruments.ledger)
-        chores = [
+        chores: list[asyncio.Task[object]] = [
             asyncio.create_task(self._resync(), name="resync"),
             asyncio.create_task(self._take_signals_back(), name="signals"),
         ]
         where = f"namespace {scope.namespace}" if scope.namespace else "all namespaces"
         log.info("watching %s with %d workers", where, self.config.workers)
-        listener = self.instruments.counted(self.reconciler.listener(self.queue))
-        try:
-            await watch(listener, self.cluster, scope, self.stop, self.watching)
-        except Exception:
-            log.exception("the watch failed")
-            code = 1
-        else:
-            code = 0
+        watching = asyncio.create_task(self._watch(scope), name="watch")
+        chores.append(asyncio.create_task(self.stop.wait(), name="stop"))
+        await asyncio.wait((watching, chores[-1]), return_when=asyncio.FIRST_COMPLETED)
         self.stop.set()  # kopf may have taken the signal
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         self.at_rest = await working.drain(0.0 if self.leadership.lost else DRAIN_SECONDS)
+        await self.leadership.end(release=self.at_rest)  # nobody has to wait for the watch to end
+        code = await watching
         await self.reconciler.close()
         log.info("stopped" if self.at_rest else "stopped; passes that were still running were cut short")
         return code
+
+    async def _watch(self, scope: Scope) -> int:
+        listener = self.instruments.counted(self.reconciler.listener(self.queue))
+        try:
+            await watch(listener, self.cluster, scope, self.stop, self.watching)
+        except Exception:
+            log.exception("the watch failed")
+            return 1
+        return 0
 
     async def _take_signals_back(self) -> None:
         """Kopf installs signal handlers of its own when it starts, which would arm its timer for a SIGKILL."""

@@ -1,10 +1,13 @@
-"""A door between the operator and the API server that a test can shut: what happens behind it, the operator misses."""
+"""A door between the operator and the API server that a test can shut: what happens behind it, the operator misses.
+
+Shut, it refuses connections. Swallowing, it accepts them, and loses what is sent, as a network does that drops packets.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,6 +33,13 @@ class Gate:
         self.kubeconfig.write_text(yaml.safe_dump(self._config))
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
+        self._accepted = 0
+        self._swallows: Callable[[int], bool] = lambda _: False
+
+    def swallow(self, only: int | None = None) -> None:
+        """From now on everything is lost; or only what passes through that connection (0: the first) and new ones."""
+        accepted = self._accepted
+        self._swallows = lambda number: only in (None, number) or number >= accepted
 
     def open(self) -> None:
         """Accept connections."""
@@ -59,12 +69,14 @@ class Gate:
             outer.settimeout(None)
             self._open |= {inner, outer}
             for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(source, sink, self._accepted), daemon=True).start()
+            self._accepted += 1
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket, number: int) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK):
-                sink.sendall(data)
+                if not self._swallows(number):
+                    sink.sendall(data)
         for end in (source, sink):
             self._open.discard(end)
             _close(end)
