@@ -22,7 +22,7 @@ from vllm_operator.naming import (
     controller_of,
     resource_of,
 )
-from vllm_operator.ownership import applied_fields, manifest_digest, owned_digest
+from vllm_operator.ownership import Fields, applied_fields, extract, manifest_digest, owned_digest
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
 
 Ref = tuple[Kind, str, str]  # kind, namespace, name
@@ -55,8 +55,10 @@ def _some(annotations: Mapping[str, str] | None) -> dict[str, str]:
     return {key: value for key, value in (annotations or {}).items() if key in _ANNOTATIONS}
 
 
-def _template(template: Mapping[str, Any]) -> dict[str, Any]:
-    containers = (template.get("spec") or {}).get("containers") or ()
+def _template(template: Mapping[str, Any], held: Fields | None) -> dict[str, Any]:
+    """Our annotations, and the images that our own applies hold: one that somebody else set is none of our choice."""
+    ours = extract(template, held) if held is not None else {}
+    containers = (ours.get("spec") or {}).get("containers") or ()
     return {
         "metadata": {"annotations": _some((template.get("metadata") or {}).get("annotations"))},
         "spec": {"containers": [{"name": one["name"], "image": one.get("image", "")} for one in containers]},
@@ -69,6 +71,7 @@ def reduce(body: Mapping[str, Any]) -> Live:
     controller = controller_of(metadata)
     kept_spec = {key: spec[key] for key in _SPEC_FIELDS if key in spec}
     applied = applied_fields(metadata)
+    held: Fields = (applied or {}).get("f:spec") or {}
     return Live(
         uid=metadata["uid"],
         version=version_of(metadata),
@@ -82,10 +85,10 @@ def reduce(body: Mapping[str, Any]) -> Live:
                 "generation": metadata.get("generation", 0),
                 "annotations": _some(metadata.get("annotations")),
             },
-            "spec": {**kept_spec, "template": _template(spec.get("template") or {})},
+            "spec": {**kept_spec, "template": _template(spec.get("template") or {}, held.get("f:template"))},
             "status": body.get("status") or {},
         },
-        owned=frozenset(name.removeprefix("f:") for name in (applied or {}).get("f:spec") or ()),
+        owned=frozenset(name.removeprefix("f:") for name in held),
     )
 
 

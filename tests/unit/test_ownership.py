@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from objects import fields_v1
 from planning import manifests_of, plan_of, spec_of
 from vllm_operator.kinds import CLAIM, DEPLOYMENT, SERVICE
-from vllm_operator.naming import FIELD_MANAGER, Key
+from vllm_operator.naming import FIELD_MANAGER, SERVER_CONTAINER, Key
 from vllm_operator.observed import Observed, Ref, live_claim, live_workload, reduce
 from vllm_operator.ownership import extract, holds_any, manifest_digest, owned_digest
 
@@ -194,6 +195,14 @@ def test_deletions_that_the_watch_missed_are_found_in_a_listing() -> None:
     assert observed.missing_from(DEPLOYMENT, {("team-a", "chat")}) == ()
     assert observed.missing_from(DEPLOYMENT, {("team-b", "chat")}) == ((KEY, REF),)
     assert observed.missing_from(SERVICE, set()) == ((KEY, service),)
+
+
+def test_an_image_that_somebody_else_set_is_not_the_one_that_was_chosen() -> None:
+    held, server = fields_v1(PLAIN), json.dumps({"name": SERVER_CONTAINER})
+    held["f:spec"]["f:template"]["f:spec"]["f:containers"] = {f"k:{server}": {"f:name": {}, "f:args": {}}}
+    found = live_workload(reduce(live(2, PLAIN, entry(held))))
+    assert (found.image, found.inputs) == ("", ANNOTATIONS["vllm-operator.dev/inputs"])
+    assert live_workload(reduce(live(2, PLAIN, entry({"f:metadata": {}})))).image == ""
 
 
 def test_what_planning_must_know_of_live_objects() -> None:
