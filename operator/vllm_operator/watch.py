@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import kopf
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, TCPConnector
 
 from vllm_operator.api import GROUP
-from vllm_operator.cluster import Cluster
+from vllm_operator.cluster import Cluster, Connection
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
 
@@ -29,8 +30,10 @@ _END_ROUND_SECONDS = 2.0
 
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
 # plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
-# once the API server is back; with a watch for each kind they make one request a second.
-_ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(12,) * 49)
+# once the API server is back; with a watch for each kind they make less than one request a second.
+_ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(16,) * 37)
+# A kind's watch is begun this often at most: where it ends as soon as it begins, kopf would begin it anew at once.
+_WATCH_SECONDS = 2.0
 
 Body = Mapping[str, Any]
 _See = Callable[[str | None, Body], None]
@@ -70,6 +73,21 @@ class _ErrorDelays:
         return (delay * random.uniform(0.75, 1.25) for delay in _ERROR_DELAYS)  # noqa: S311 - not cryptography
 
 
+class _Pace:
+    """Middleware of kopf's HTTP client that spreads the beginnings of watches over time."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, float] = {}  # path -> when its last watch began, or will begin
+
+    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        if request.url.query.get("watch"):
+            now = asyncio.get_running_loop().time()
+            due = max(now, self._begun.get(request.url.path, now - _WATCH_SECONDS) + _WATCH_SECONDS)
+            self._begun[request.url.path] = due
+            await asyncio.sleep(due - now)
+        return await send(request)
+
+
 class _NoDiffs(kopf.DiffBaseStorage):
     """Spares kopf a deep copy and a comparison per event, which nobody reads."""
 
@@ -87,12 +105,15 @@ def _settings(scope: Scope) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     for kind in (*scope.children, POD):
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = MANAGED_SELECTOR
-    settings.watching.chunk_size = 500
+    # What a listing brings is in memory until it has been told on, and for as long as kopf's worker for it idles.
+    settings.watching.chunk_size = 100
+    settings.queueing.idle_timeout = 0.2
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
+    settings.watching.inactivity_timeout = 70  # bookmarks come every minute: a watch without them is dead
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
-    settings.networking.enforce_retry_after = True
+    settings.networking.enforce_retry_after = False  # what the server asks for is the least, not the most
     settings.networking.trust_env = True
     settings.networking.error_backoffs = _ErrorDelays()
     settings.persistence.diffbase_storage = _NoDiffs()
@@ -111,23 +132,33 @@ def _on_event(registry: kopf.OperatorRegistry, kind: Kind, see: _See) -> None:
         see(event["type"], event["object"])
 
 
+def _session(known: Connection) -> ClientSession:
+    """The HTTP client that kopf would make of these credentials, but for the pace; kopf closes it."""
+    info = kopf.ConnectionInfo(
+        server=known.server,
+        ca_path=known.ca_path,
+        insecure=known.insecure,
+        certificate_path=known.certificate_path,
+        private_key_path=known.private_key_path,
+        scheme=known.scheme,
+        token=known.token,
+    )
+    return ClientSession(
+        connector=TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=known.proxy_url,
+        trust_env=True,
+        middlewares=(_Pace(),),
+    )
+
+
 def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: object) -> kopf.ConnectionInfo:
+    async def login(**_: object) -> kopf.AiohttpSession:
         known = await cluster.connection()
-        return kopf.ConnectionInfo(
-            server=known.server,
-            ca_path=known.ca_path,
-            insecure=known.insecure,
-            certificate_path=known.certificate_path,
-            private_key_path=known.private_key_path,
-            scheme=known.scheme,
-            token=known.token,
-            proxy_url=known.proxy_url,
-            trust_env=True,
-        )
+        return kopf.AiohttpSession(server=known.server, aiohttp_session=_session(known))
 
     def child_seen(kind: Kind) -> _See:
         return lambda event, body: listener.child_seen(kind, event, body)

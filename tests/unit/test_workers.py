@@ -100,7 +100,7 @@ async def test_blocked_is_looked_at_soon_and_then_about_every_four_minutes() -> 
 @virtual_time
 async def test_transient_backs_off_and_recovers() -> None:
     toy = await run(*[Transient("away")] * 8)
-    assert toy.gaps() == pytest.approx([0.375, 0.75, 1.5, 3, 6, 12, 15, 15])
+    assert toy.gaps() == pytest.approx([0.375, 0.75, 1.5, 3, 6, 7.5, 7.5, 7.5])
 
 
 @virtual_time

@@ -14,8 +14,8 @@ from vllm_operator.workqueue import Backoff, QueueClosed, WorkQueue
 PASS_SECONDS = 60.0  # a pass that takes longer is given up and tried again
 
 # Jitter cuts up to half of each delay. What fails while the API server is away is done within so many seconds after it
-# is back.
-_TRANSIENT = Backoff(first=0.5, longest=20.0)
+# is back; meanwhile hardly any attempt becomes a request (`cluster.breaker`).
+_TRANSIENT = Backoff(first=0.5, longest=10.0)
 # Eight looks in the first ten minutes, then one in about four. The first ones follow soon, because an API server that
 # starts answers 403 until it has read its roles.
 _BLOCKED = Backoff(first=5.0, longest=300.0)

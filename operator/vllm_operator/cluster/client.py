@@ -17,13 +17,14 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from vllm_operator.cluster import connection
 from vllm_operator.cluster.author import Author
+from vllm_operator.cluster.breaker import Breaker
 from vllm_operator.cluster.bucket import TokenBucket
 from vllm_operator.cluster.connection import Connection
 from vllm_operator.cluster.counting import OnCall, verb_and_resource
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
 from vllm_operator.cluster.sockets import RestClient
 from vllm_operator.errors import Blocked, Transient
-from vllm_operator.kinds import BY_NAME, EVENT, POD, RESOURCE, Kind
+from vllm_operator.kinds import BY_NAME, EVENT, LEASE, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER
 
 Object = dict[str, Any]
@@ -73,13 +74,17 @@ def _path(kind: Kind, namespace: str | None, name: str = "", subresource: str = 
     return "/".join(parts)
 
 
+_LEASES = f"/apis/{LEASE.api_version}/"
+
+
 class Cluster:
     """A Kubernetes API server, as an async context manager.
 
     Every method raises Transient when the server or the network fails for a while, Conflict on 409, Gone when the
     namespace or the resource has vanished and Blocked when somebody else has to act; UsageError when there is no
-    usable kubeconfig. At most `connections` requests are under way, and writes pass a token bucket. What writes raises
-    LeaseLost, and sends nothing, when the time of its author has run out; no write outlasts it.
+    usable kubeconfig. At most `connections` requests are under way, writes pass a token bucket, and a server that is
+    away is left alone (`breaker`). What writes raises LeaseLost, and sends nothing, when the time of its author has run
+    out; no write outlasts it.
     """
 
     on_call: OnCall | None = None  # hears of every request, of attempts with stale credentials too
@@ -98,6 +103,7 @@ class Cluster:
         self._author = author or Author()
         self._connections = connections
         self._bucket = TokenBucket(writes_per_second, burst)
+        self._breaker = Breaker()
         self._renewal = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -297,6 +303,8 @@ class Cluster:
                 await connection.load(self._configuration, *self._source)
 
     async def _exchange(self, call: _Call) -> bytes | Refusal:
+        if not call.path.startswith(_LEASES):  # which are renewed in time or lost
+            self._breaker.admit(str(call))
         method, url, headers, *_ = await self._api.param_serialize(
             call.method,
             call.path,
@@ -311,12 +319,16 @@ class Cluster:
                 body: bytes = await response.read()
             code = str(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._breaker.note(failed=True)
             raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
         finally:
             if self.on_call:
                 self.on_call(*verb_and_resource(call.method, call.path), code, time.monotonic() - started)
         if response.status >= HTTPStatus.BAD_REQUEST:
-            return refusal(str(call), response.status, response.headers, body)
+            refused = refusal(str(call), response.status, response.headers, body)
+            self._breaker.note(failed=refused.is_failure)
+            return refused
+        self._breaker.note(failed=False)
         return body
 
 

@@ -43,6 +43,12 @@ class Refusal:
         return any(cause.get("reason") == reason for cause in causes)
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the server as a whole fails, or has too much to do, instead of refusing this very request."""
+        fails = self.code >= HTTPStatus.INTERNAL_SERVER_ERROR and isinstance(_server_error(self), Transient)
+        return fails or self.code == HTTPStatus.TOO_MANY_REQUESTS
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds that the server asks to wait."""
         asked = self.headers.get("Retry-After") or (self.status.get("details") or {}).get("retryAfterSeconds")
