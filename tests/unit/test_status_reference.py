@@ -16,7 +16,7 @@ TEXT = (ROOT / "docs" / "status.md").read_text()
 
 # Modules that say nothing of a resource: models, commands, the process, arguments, templates, tables of names.
 SILENT = re.compile(
-    r"(api|app|cli|engine|render)/|(__main__|config|kinds|watch)\.py|sizing/(families|quantization)\.py"
+    r"(api|app|cli|engine|render)/|(__main__|config|kinds|sources|telemetry|watch)\.py|sizing/(families|quantization)\.py"
 )
 # Words elsewhere that are no reasons: types, statuses and kinds of others, values of the spec, names of formats.
 OTHER_WORDS = frozenset({
@@ -27,7 +27,7 @@ OTHER_WORDS = frozenset({
     "ScalingActive", "Succeeded",
     "ContainerCannotRun", "ErrImagePull", "Error", "Job", "Killing",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
-    "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
+    "Author", "Cluster", "Connection", "LeaseStore", "PUT", "TCP", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
     "OnRootMismatch", "Percent", "Range", "ReadWriteOnce", "RuntimeDefault", "Waiting",
 })  # fmt: skip
