@@ -27,7 +27,8 @@ OTHER_WORDS = frozenset({
     "ScalingActive", "Succeeded",
     "ContainerCannotRun", "ErrImagePull", "Error", "Job", "Killing",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",
-    "Author", "Cluster", "Connection", "LeaseStore", "PUT", "TCP", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
+    "Author", "LeaseStore", "PUT", "TCP",
+    "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
     "OnRootMismatch", "Percent", "Range", "ReadWriteOnce", "RuntimeDefault", "Waiting",
 })  # fmt: skip
