@@ -42,7 +42,7 @@ class Outage:
 
     rules: tuple[Rule, ...]
     resources: int = 3
-    requests_per_second: float | None = REQUESTS_PER_SECOND  # at most; None where only some fail, and the others do their work
+    requests_per_second: float | None = REQUESTS_PER_SECOND  # at most; None: only some fail
     freezes: bool = False  # watches fall silent instead of being cut
 
 
