@@ -16,9 +16,9 @@ from vllm_operator.naming import Key
 from vllm_operator.telemetry import Telemetry
 from vllm_operator.workqueue import WorkQueue
 
-BLOCKED_SECONDS = 3.0
+BLOCKED_SECONDS = 2.5
 LATE_SECONDS = 1.0
-LATELY_SECONDS = 4.0
+LATELY_SECONDS = 3.0
 
 
 class _Result:
@@ -54,7 +54,7 @@ async def _live(port: int, illness: str) -> None:
     async with looking.serving(port, lambda: True, lambda: True):
         working = Workers(_Patient(illness), queue, 2, looking.ledger)
         queue.add(Key("team", "well"))
-        await asyncio.sleep(1.0)  # long enough to be seen well
+        await asyncio.sleep(1.0)  # to be seen well
         queue.add(Key("team", "ill"))
         await asyncio.sleep(60)
         await working.drain(1)

@@ -43,13 +43,14 @@ def answers(port: int) -> bool:
 # --- an operator that cannot work yet
 
 
-@pytest.fixture
-def waiting(tmp_path: Path) -> Iterator[OperatorProcess]:
-    """A candidate whose API server is away; its settings come from a file and the environment."""
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """A candidate whose API server is away for a minute; its settings come from a file and the environment."""
+    tmp_path = tmp_path_factory.mktemp("waiting")
     file = tmp_path / "config.yaml"
     file.write_text("workers: 3\nburst: 5\n")
     settings = {"config": str(file), "burst": "6", "log_format": "json", "leader_elect": "true"}
-    settings["lease_namespace"] = "elsewhere"
+    settings |= {"lease_namespace": "elsewhere", "worker": "4"}
     started = OperatorProcess(Path(kubeconfig(tmp_path, free_port())), tmp_path / "log", settings)
     started.start()
     wait_for(lambda: answers(started.port), message="probes are answered")
@@ -76,6 +77,13 @@ def test_the_configuration_in_force_is_one_line(waiting: OperatorProcess) -> Non
     assert said_of["burst"] == {"value": 6, "source": "environment"}
     assert said_of["engine_image"]["source"] == "default"
     assert "workers=3 (file)" in line["message"]
+    assert lines(waiting.log)[0] == line
+
+
+def test_a_variable_that_is_no_setting_is_named_and_stops_nothing(waiting: OperatorProcess) -> None:
+    (line,) = [line for line in lines(waiting.log) if "is no setting" in line["message"]]
+    assert line["message"] == "VLLM_OPERATOR_WORKER is no setting; did you mean VLLM_OPERATOR_WORKERS?"
+    assert line["level"] == "warning"
 
 
 def test_signals_tell_its_inside_and_leave_it_running(waiting: OperatorProcess) -> None:
@@ -85,6 +93,10 @@ def test_signals_tell_its_inside_and_leave_it_running(waiting: OperatorProcess) 
     waiting.process.send_signal(signal.SIGUSR2)
     wait_for(lambda: "pulse" in {one["task"] for one in said(waiting.log, "a task")}, message="the tasks in the log")
     assert any("pulse.py:" in frame for one in said(waiting.log, "a task") for frame in one["stack"])
+    assert waiting.alive
+
+
+def test_it_can_be_ended_while_it_waits(waiting: OperatorProcess) -> None:
     assert waiting.stop() == 0
 
 

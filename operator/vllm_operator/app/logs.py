@@ -15,7 +15,7 @@ DUMP = "vllm_operator.app.dump"
 
 # What `extra` may add to a line; kopf adds objects of its own, which are left out.
 _FIELDS = ("resource", "result", "phase", "reason", "writes", "seconds", "retry_in")
-_FOR_MACHINES = ("configuration",)  # the message says it as well
+_FOR_MACHINES = ("configuration", "holder", "transitions", "left")  # the message says them as well
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
