@@ -17,7 +17,7 @@ def _lines() -> Iterator[str]:
     defaults = OperatorConfig()
     for rule in rules():
         default = getattr(defaults, rule.name)
-        shown = "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        shown = "" if default in (None, ()) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
         name = "" if rule.name == FILE else f"`{rule.name}`"
         source = f"`{rule.flag}` `{PREFIX}{rule.name.upper()}`"
         yield f"| {name} | {source} | {shown} | {rule.rule} | {rule.help} |\n"

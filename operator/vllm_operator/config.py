@@ -53,6 +53,15 @@ def _dns_label(default: str | None, help_text: str, what: str) -> Any:  # noqa: 
     return _setting(default, help_text, rule, lambda value: bool(_DNS_LABEL.fullmatch(value)))
 
 
+def _parse_names(raw: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.strip() for one in raw.split(",")))
+
+
+def _names(help_text: str, rule: str) -> Any:  # noqa: ANN401
+    setting = _Setting(help_text, _parse_names, rule, lambda names: all(map(_DNS_LABEL.fullmatch, names)))
+    return field(default=(), metadata={"setting": setting})
+
+
 def _name(help_text: str) -> Any:  # noqa: ANN401
     return _setting(None, help_text, "must not be empty", bool)
 
@@ -86,7 +95,9 @@ class OperatorConfig:
     engine_image: str = _image(Defaults().engine_image, "vLLM image for GPU nodes where a resource names none")
     cpu_image: str = _image(Defaults().cpu_image, "vLLM image for CPU nodes where a resource names none")
     fetch_image: str = _image(Defaults().fetch_image, "image of the Jobs that fetch models: the operator's own")
-    namespace: str | None = _dns_label(None, "the one namespace to serve (default: all)", "namespace")
+    namespace: tuple[str, ...] = _names(
+        "namespaces to serve, separated by commas (default: all)", "must be names of namespaces, separated by commas"
+    )
     workers: int = _number(16, "resources that are worked on at once", 1, 256)
     resync_seconds: float = _number(600.0, "seconds between two looks at everything, +-20 %%", 10, 86400)
     log_level: str = _one_of("info", "least severe level that is logged", LOG_LEVELS)
@@ -159,7 +170,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     defaults = OperatorConfig()
     for name, setting in _settings().items():
         default = getattr(defaults, name)
-        shown = f" (default: {default})" if default is not None else ""
+        shown = f" (default: {default})" if default not in (None, ()) else ""
         parser.add_argument(_flag(name), metavar="VALUE", help=setting.help + shown)
 
 

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from vllm_operator.engine.diagnosis import MAX_LINES, Diagnosis, diagnose
 from vllm_operator.errors import Blocked, OperatorError, Transient
-from vllm_operator.kinds import POD, Kind
-from vllm_operator.naming import MANAGED_SELECTOR, Key
+from vllm_operator.naming import Key
 from vllm_operator.pods import Patient, Pods
 from vllm_operator.status.pods import Stage, Symptom, warnings_of
 
@@ -40,11 +39,6 @@ class Api(Protocol):
     async def pod_events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
         """Events about one pod."""
 
-    async def list_metadata(
-        self, kind: Kind, selector: str = "", namespace: str | None = None
-    ) -> Sequence[Mapping[str, Any]]:
-        """The metadata of all objects of a kind."""
-
 
 def earlier(one: float | None, other: float | None) -> float | None:
     """The smaller of two delays, of which either may not be there."""
@@ -69,12 +63,6 @@ class Diagnostician:
                 if pod.trouble:
                     break  # the first by name that tells why speaks for all
         return min(waits, default=None)
-
-    async def resync(self, namespace: str | None) -> None:
-        """Forget pods that are gone although the watch did not tell; those of one namespace, or of all (None)."""
-        known = self._pods.all()
-        listed = await self._cluster.list_metadata(POD, MANAGED_SELECTOR, namespace)
-        self._pods.drop(known - {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed})
 
     async def _examine(self, key: Key, pod: Patient) -> float | None:
         symptom = pod.symptom

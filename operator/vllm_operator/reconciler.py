@@ -25,6 +25,7 @@ from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.inspection import COMPONENT as INSPECT
 from vllm_operator.plan.types import Defaults, Facts, Plan
 from vllm_operator.ports import Api, Events, Meter, Object, Unmetered
+from vllm_operator.scope import Scope
 from vllm_operator.status import make_status, notices, refused_status
 from vllm_operator.status.observation import (
     Observation,
@@ -54,12 +55,11 @@ class Reconciler:
         cluster: Api,
         defaults: Defaults,
         events: Events,
-        namespace: str | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._cluster = cluster
         self._meter = meter or Unmetered()
-        self._namespace = namespace
+        self._scope = Scope()
         self._defaults = defaults
         self._events = events
         self._notes = Notes(defaults.tables)
@@ -83,9 +83,10 @@ class Reconciler:
         if self._gauge:
             await self._gauge.close()
 
-    async def start(self) -> None:
-        """Learn the GPU nodes before the first pass: a choice among half of them would be wrong."""
-        for node in await self._cluster.list(kinds.NODE):
+    async def start(self, scope: Scope | None = None) -> None:
+        """Learn what is looked at (by default everything), and the GPU nodes: a choice among half of them is wrong."""
+        self._scope = scope or Scope()
+        for node in await self._cluster.list(kinds.NODE) if self._scope.nodes else ():
             self._notes.inventory.see(node)
 
     async def resync(self, queue: Queue) -> None:
@@ -94,13 +95,18 @@ class Reconciler:
         for kind in kinds.CHILDREN:
             if kind.optional and not await self._cluster.serves(kind):
                 continue
-            listed = await self._cluster.list_metadata(kind, MANAGED_SELECTOR, self._namespace)
-            there = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
+            there = await self._there(kind)
             for key, ref in self._notes.observed.missing_from(kind, there):
                 self._notes.observed.forget(key, ref)
-        await self._diagnostician.resync(self._namespace)
+        pods = self._notes.pods.all()  # first: of one that comes while they are listed nothing is known to be wrong
+        self._notes.pods.drop(pods - await self._there(kinds.POD))
         for key in tuple(self._notes.resources):
             queue.add(key)
+
+    async def _there(self, kind: kinds.Kind) -> set[tuple[str, str]]:
+        """Namespace and name of every object of a kind that bears our label."""
+        lists = [await self._cluster.list_metadata(kind, MANAGED_SELECTOR, place) for place in self._scope.places]
+        return {(one["metadata"]["namespace"], one["metadata"]["name"]) for listed in lists for one in listed}
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises Gone when the resource is not there, Blocked and Transient when another pass is needed."""
@@ -142,7 +148,7 @@ class Reconciler:
         claim = observed.get((kinds.CLAIM, namespace, child_name(key.name, "-cache")))
         workload = observed.get((kinds.DEPLOYMENT, namespace, child_name(key.name)))
         return Facts(
-            offers=self._notes.inventory.offers(),
+            offers=self._notes.inventory.offers() if self._scope.nodes else None,
             claim=live_claim(claim) if claim else None,
             workload=live_workload(workload) if workload else None,
             previous_product=(status.get("sizing") or {}).get("gpu", ""),

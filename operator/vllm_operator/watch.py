@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster, Connection
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
+from vllm_operator.scope import Scope
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,6 @@ class Listener(Protocol):
 
     def node_seen(self, event: str | None, body: Body) -> None:
         """A node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is watched: in one namespace or in all (None), which kinds of children."""
-
-    namespace: str | None
-    children: tuple[Kind, ...]
 
 
 class _ErrorDelays:
@@ -164,7 +156,8 @@ def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.Operat
         return lambda event, body: listener.child_seen(kind, event, body)
 
     _on_event(registry, RESOURCE, listener.resource_seen)
-    _on_event(registry, NODE, listener.node_seen)
+    if scope.nodes:
+        _on_event(registry, NODE, listener.node_seen)
     _on_event(registry, POD, listener.pod_seen)
     for kind in scope.children:
         _on_event(registry, kind, child_seen(kind))
@@ -181,8 +174,8 @@ async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asynci
         settings=_settings(scope),
         # kopf's own would ask for the user's name, and the user of a pod has none.
         identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
-        clusterwide=scope.namespace is None,
-        namespaces=() if scope.namespace is None else (scope.namespace,),
+        clusterwide=not scope.namespaces,
+        namespaces=scope.namespaces,
         standalone=True,
         stop_flag=stop,
         ready_flag=ready,

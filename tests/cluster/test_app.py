@@ -26,6 +26,7 @@ from vllm_operator.app import process
 from vllm_operator.config import OperatorConfig
 from vllm_operator.listener import Listener, Notes
 from vllm_operator.naming import Key
+from vllm_operator.scope import Scope
 from vllm_operator.workqueue import WorkQueue
 
 
@@ -60,8 +61,8 @@ class Toy:
         self.go = asyncio.Event()
         self.go.set()
 
-    async def start(self) -> None:
-        """Nothing to learn."""
+    async def start(self, scope: Scope) -> None:
+        assert scope.nodes
 
     def listener(self, queue: WorkQueue[Key]) -> Listener:
         return Ear(queue, self.heard)
@@ -93,7 +94,7 @@ class Running:
         self.toy = Toy()
         self.port = free_port()
         config = OperatorConfig(
-            kubeconfig=str(kubeconfig), namespace=namespace, **{"health_port": self.port, "workers": 2, **fields}
+            kubeconfig=str(kubeconfig), namespace=(namespace,), **{"health_port": self.port, "workers": 2, **fields}
         )
         self.task = asyncio.create_task(app.run(config, lambda *_: self.toy))
 
@@ -239,7 +240,7 @@ def test_a_watch_that_cannot_be_healed_ends_the_process(
 ) -> None:
     assert installed
     kubectl("create", "serviceaccount", "blind")
-    kubectl("create", "clusterrole", namespace, "--verb=list,watch", "--resource=nodes")
+    kubectl("create", "clusterrole", namespace, "--verb=list,watch", "--resource=nodes,vllmdeployments")
     kubectl(
         "create", "clusterrolebinding", namespace, f"--clusterrole={namespace}", f"--serviceaccount={namespace}:blind"
     )

@@ -175,7 +175,7 @@ def test_helm_installs_upgrades_and_uninstalls(helm: Helm) -> None:
     variables = {one["name"]: one["value"] for one in _operator_container(system)["env"]}
     assert variables.pop("VLLM_OPERATOR_CONFIG") == "/etc/vllm-operator/config.yaml"
     loaded = config.load(variables, {})
-    assert (loaded.log_level, loaded.namespace) == ("debug", "team-a")
+    assert (loaded.log_level, loaded.namespace) == ("debug", ("team-a",))
     assert (loaded.engine_image, loaded.cpu_image) == ("registry.example.com/vllm:v1", "example/cpu:v1")
 
     helm("uninstall", "vllm-operator", "--wait")

@@ -21,6 +21,7 @@ from vllm_operator import kinds, watch
 from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import CHILDREN, Kind
 from vllm_operator.naming import MANAGED_BY
+from vllm_operator.scope import Scope
 
 Sighting = tuple[str, str | None, str]  # kind, event, name
 CORE = tuple(kind for kind in CHILDREN if not kind.optional)
@@ -86,7 +87,7 @@ class Diary:
 async def watching(kubeconfig: Path, namespace: str, *, everywhere: bool = True) -> AsyncIterator[Diary]:
     """A watch that runs meanwhile and must end cleanly; the diary is of `namespace` either way."""
     diary, stop, ready = Diary(namespace), asyncio.Event(), asyncio.Event()
-    scope = watch.Scope(None if everywhere else namespace, CORE)
+    scope = Scope(() if everywhere else (namespace,), CORE)
     async with Cluster(kubeconfig=str(kubeconfig)) as cluster:
         running = asyncio.create_task(watch.watch(diary, cluster, scope, stop, ready))
         await ready.wait()

@@ -18,6 +18,7 @@ from vllm_operator.sizing.types import Verdict
 SAMPLES = samples()
 WARNED = {
     "advisory": {"SizeNotSafe"},
+    "any-gpu": {"NodesUnknown"},
     "bucket-source": {"SizeEstimated"},
     "unsized": {"SizeUnchecked", "RemoteCode"},
 }

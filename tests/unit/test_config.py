@@ -12,7 +12,7 @@ GOOD = {
     "engine_image": ("registry.example.com:5000/vllm@sha256:0123", "registry.example.com:5000/vllm@sha256:0123"),
     "cpu_image": ("vllm-cpu", "vllm-cpu"),
     "fetch_image": ("operator:v2", "operator:v2"),
-    "namespace": ("team-a", "team-a"),
+    "namespace": ("team-a, team-b,team-a", ("team-a", "team-b")),
     "workers": ("4", 4),
     "resync_seconds": ("90.5", 90.5),
     "log_level": ("debug", "debug"),
@@ -36,7 +36,7 @@ BAD = {
     "engine_image": ("vllm latest", ":v1", "vllm:"),
     "cpu_image": ("@", "vllm/"),
     "fetch_image": ("", "two words"),
-    "namespace": ("Team", "-a", "a" * 64, "a/b"),
+    "namespace": ("Team", "-a", "a" * 64, "a/b", "team-a,", "team-a,B", ""),
     "workers": ("0", "257", "many", "1.5", "-1"),
     "resync_seconds": ("1", "nan", "inf", "ten", "86401"),
     "log_level": ("verbose", "INFO"),
@@ -66,7 +66,7 @@ def test_the_tables_of_this_module_know_every_setting() -> None:
 
 def test_defaults_satisfy_their_own_rules() -> None:
     defaults = OperatorConfig()
-    said = {name: str(value) for name, value in dataclasses.asdict(defaults).items() if value is not None}
+    said = {name: str(value) for name, value in dataclasses.asdict(defaults).items() if value not in (None, ())}
     assert load({}, said) == load({}, {}) == defaults
 
 
@@ -81,7 +81,7 @@ def test_every_setting_from_environment_and_flag(name: str, said: str, meant: ob
 def test_a_flag_goes_before_the_environment_and_an_empty_variable_is_unset() -> None:
     environment = {"VLLM_OPERATOR_WORKERS": "4", "VLLM_OPERATOR_NAMESPACE": ""}
     config = load(environment, {"workers": "7", "burst": None})
-    assert (config.workers, config.namespace, config.burst) == (7, None, 400)
+    assert (config.workers, config.namespace, config.burst) == (7, (), 400)
 
 
 @pytest.mark.parametrize(

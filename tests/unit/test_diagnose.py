@@ -10,7 +10,6 @@ import pytest
 from podstatus import KEY, RUNNING, container, crash, ended, pod
 from vllm_operator.diagnose import PATIENCE_SECONDS, READS, Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, OperatorError, Transient
-from vllm_operator.kinds import Kind
 from vllm_operator.pods import Pods
 from vllm_operator.status.observation import PodTrouble
 
@@ -46,10 +45,6 @@ class FakeCluster:
         if self.error:
             raise self.error
         return self.events
-
-    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> list[dict[str, Any]]:
-        self.asked.append(f"list {kind} {selector} {namespace}")
-        return [{"metadata": {"namespace": "team-a", "name": name}} for name in self.logs]
 
 
 class World:
@@ -239,14 +234,6 @@ async def test_an_image_that_takes_long_to_pull_is_no_trouble() -> None:
     assert await world.examine() == ["events uid-chat-1"]
     assert world.pods.trouble(KEY, "server") is None
     assert world.wait == 300
-
-
-async def test_pods_that_the_watch_lost_are_forgotten() -> None:
-    world = World(chat_1=BAD_FLAG)
-    world.see(crash(1), crash(1, name="chat-2"))
-    await world.diagnostician.resync("team-a")
-    assert world.cluster.asked == ["list Pod app.kubernetes.io/managed-by=vllm-operator team-a"]
-    assert world.pods.all() == {("team-a", "chat-1")}
 
 
 async def test_a_pod_that_changed_while_its_log_was_read() -> None:

@@ -352,6 +352,20 @@ def test_the_cheapest_of_the_clusters_own_gpus_is_taken_and_kept() -> None:
     assert gpu_of(spec, on_nodes(*nodes, previous="NVIDIA-L4"))[0] == "NVIDIA-A100-SXM4-40GB"
 
 
+def test_without_a_look_at_the_nodes_the_table_is_asked_and_an_earlier_choice_is_kept() -> None:
+    spec = spec_of(gpu={})
+    plan = accepted(spec, Facts(offers=None))
+    assert plan.sizing is not None
+    assert plan.sizing.gpu is not None
+    (warning,) = [one for one in plan.warnings if one.reason == "NodesUnknown"]
+    assert f"{plan.sizing.gpu.product} is a guess from the GPU table; name gpu.product" in warning.message
+    kept = accepted(spec, Facts(offers=None, previous_product="NVIDIA-H100-80GB-HBM3"))
+    assert gpu_of(spec, Facts(offers=None, previous_product="NVIDIA-H100-80GB-HBM3"))[0] == "NVIDIA-H100-80GB-HBM3"
+    assert "NVIDIA-H100-80GB-HBM3 is a guess" in str(kept.warnings)
+    named = accepted(spec_of(gpu={"product": "NVIDIA-L4"}), Facts(offers=None))
+    assert "NodesUnknown" not in str(named.warnings)
+
+
 def test_the_reason_of_a_choice_outlives_the_first_pass() -> None:
     spec = spec_of(gpu={})
     nodes = [labelled("NVIDIA-L4"), labelled("NVIDIA-A100-SXM4-40GB"), labelled(H100["product"])]

@@ -29,7 +29,7 @@ def refused(folder: Path, text: str) -> str:
 def test_a_file_gives_values_of_every_kind(tmp_path: Path) -> None:
     text = "workers: 4\nresync_seconds: 90.5\nnamespace: team-a\nburst: '7'\nlog_level: debug\ncontext: null\n"
     config = load(configured(tmp_path, text), {})
-    assert (config.workers, config.resync_seconds, config.namespace) == (4, 90.5, "team-a")
+    assert (config.workers, config.resync_seconds, config.namespace) == (4, 90.5, ("team-a",))
     assert (config.burst, config.log_level, config.context) == (7, "debug", None)
 
 
@@ -61,7 +61,7 @@ def test_a_flag_names_the_file_too(tmp_path: Path) -> None:
         ("workers: 0\n", "config.yaml: workers=0: must be a whole number from 1 to 256."),
         ("workers: 4.5\n", "config.yaml: workers=4.5: must be a whole number from 1 to 256."),
         ("workers: yes\n", "config.yaml: workers=True: must be a whole number from 1 to 256."),
-        ("namespace: ''\n", "config.yaml: namespace='': must be the name of a namespace."),
+        ("namespace: ''\n", "config.yaml: namespace='': must be names of namespaces, separated by commas."),
         ("log_level: loud\n", "config.yaml: log_level='loud': must be one of debug, info, warning, error."),
         ("worker: 4\n", "config.yaml: 'worker' is no setting; did you mean workers?"),
         ("logLevel: info\n", "config.yaml: 'logLevel' is no setting; did you mean log_level?"),

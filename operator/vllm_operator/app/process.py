@@ -10,21 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vllm_operator.api import GROUP, PLURAL
 from vllm_operator.app import workers
 from vllm_operator.app.instruments import Instruments
 from vllm_operator.app.leadership import Leadership, candidacy
+from vllm_operator.app.preflight import find_scope
 from vllm_operator.app.workers import Workers
 from vllm_operator.cluster import Cluster
 from vllm_operator.config import OperatorConfig
 from vllm_operator.errors import Blocked, OperatorError, Transient
-from vllm_operator.kinds import CHILDREN, RESOURCE, Kind
-from vllm_operator.naming import MANAGED_SELECTOR, Key
+from vllm_operator.naming import Key
 from vllm_operator.plan.types import Defaults
 from vllm_operator.reconciler import Reconciler as RealReconciler
 from vllm_operator.recorder import Recorder
+from vllm_operator.scope import Scope
 from vllm_operator.telemetry import Telemetry
-from vllm_operator.watch import Listener, Scope, watch
+from vllm_operator.watch import Listener, watch
 from vllm_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _RESYNC_RETRY_SECONDS = 30.0
 class Reconciler(workers.Reconciler, Protocol):
     """What a process needs of `reconciler.Reconciler`."""
 
-    async def start(self) -> None:
+    async def start(self, scope: Scope) -> None:
         """Learn what every pass needs."""
 
     def listener(self, queue: WorkQueue[Key]) -> Listener:
@@ -51,7 +51,7 @@ class Reconciler(workers.Reconciler, Protocol):
         """End what runs beside the passes."""
 
 
-Make = Callable[[Cluster, Defaults, Recorder, str | None, Telemetry], Reconciler]
+Make = Callable[[Cluster, Defaults, Recorder, Telemetry], Reconciler]
 
 
 @dataclass(slots=True)
@@ -110,26 +110,10 @@ class _Process:
         return None
 
     async def _scope(self, *, leads: bool) -> Scope:
-        if not await self.cluster.serves(RESOURCE):
-            name = f"{PLURAL}.{GROUP}"
-            raise Blocked(
-                "CRDNotInstalled", f"the CRD {name} is missing: kubectl apply --server-side -f crds/{PLURAL}.yaml"
-            )
+        scope = await find_scope(self.cluster, self.config.namespace)
         if leads:
-            await self.reconciler.start()
-        children = [kind for kind in CHILDREN if not kind.optional or await self._can_watch(kind)]
-        return Scope(self.config.namespace, tuple(children))
-
-    async def _can_watch(self, kind: Kind) -> bool:
-        """Whether an optional kind is there and may be listed: watching what is not would end the process."""
-        if not await self.cluster.serves(kind):
-            return False
-        try:
-            await self.cluster.list_metadata(kind, MANAGED_SELECTOR, self.config.namespace)
-        except Blocked as error:
-            log.warning("%s is not watched: %s", kind, error)
-            return False
-        return True
+            await self.reconciler.start(scope)
+        return scope
 
     async def _run(self, scope: Scope) -> int:
         working = Workers(self.reconciler, self.queue, self.config.workers, self.instruments.ledger)
@@ -137,8 +121,7 @@ class _Process:
             asyncio.create_task(self._resync(), name="resync"),
             asyncio.create_task(self._take_signals_back(), name="signals"),
         ]
-        where = f"namespace {scope.namespace}" if scope.namespace else "all namespaces"
-        log.info("watching %s with %d workers", where, self.config.workers)
+        log.info("watching %s with %d workers", scope, self.config.workers)
         watching = asyncio.create_task(self._watch(scope), name="watch")
         chores.append(asyncio.create_task(self.stop.wait(), name="stop"))
         await asyncio.wait((watching, chores[-1]), return_when=asyncio.FIRST_COMPLETED)
@@ -223,5 +206,5 @@ async def _run(config: OperatorConfig, make: Make, leadership: Leadership, telem
             log.error("%s: %s", config.tables, row)
         queue = WorkQueue[Key]()
         cluster.on_call = telemetry.called
-        reconciler = make(cluster, defaults, Recorder(cluster), config.namespace, telemetry)
+        reconciler = make(cluster, defaults, Recorder(cluster), telemetry)
         return await _Process(config, cluster, reconciler, queue, Instruments(queue, telemetry), leadership).serve()

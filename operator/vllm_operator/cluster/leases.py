@@ -14,28 +14,27 @@ class LeaseStore:
 
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster = cluster
-        self._live: dict[str, Any] = {
-            "apiVersion": LEASE.api_version,
-            "kind": LEASE.kind,
-            "metadata": {"namespace": namespace, "name": name},
-        }
+        self._ref = {"namespace": namespace, "name": name}
+        self._live: dict[str, Any] = {}
 
     async def get(self) -> Record | None:
         """The Lease; None when there is none."""
-        metadata = self._live["metadata"]
-        found = await self._cluster.get(LEASE, metadata["namespace"], metadata["name"])
+        found = await self._cluster.get(LEASE, **self._ref)
         return self._seen(found) if found else None
 
     async def create(self, record: Record) -> Record:
         """Make the Lease; Conflict when there is one."""
-        metadata = {key: self._live["metadata"][key] for key in ("namespace", "name")}
-        return self._seen(await self._cluster.create({**self._live, "metadata": metadata, "spec": _spec(record)}))
+        return self._seen(await self._cluster.create(self._manifest(self._ref, _spec(record))))
 
     async def replace(self, record: Record) -> Record:
         """Overwrite the Lease; Conflict unless it still has the record's version."""
-        metadata = {**self._live["metadata"], "resourceVersion": record.version}
+        metadata = {**(self._live.get("metadata") or {}), **self._ref, "resourceVersion": record.version}
         spec = {**(self._live.get("spec") or {}), **_spec(record)}
-        return self._seen(await self._cluster.replace({**self._live, "metadata": metadata, "spec": spec}))
+        return self._seen(await self._cluster.replace(self._manifest(metadata, spec)))
+
+    @staticmethod
+    def _manifest(metadata: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _seen(self, live: dict[str, Any]) -> Record:
         self._live = live

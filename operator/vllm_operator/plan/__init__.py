@@ -106,7 +106,7 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         plan,
         arguments=tuple(args),
         children=tuple(children),
-        warnings=(*plan.warnings, *_warnings(spec, sizing, plan.inspection)),
+        warnings=(*plan.warnings, *_warnings(spec, sizing, plan.inspection), *_guess(spec, sizing, facts)),
         storage_problem=chosen.problem if own_claim else "",
         model_digest=digest,
         weights_gib=weights,
@@ -120,6 +120,14 @@ def _engine_warnings(engine: Findings) -> tuple[Warn, ...]:
     if engine.plugins:
         found.append(Warn("PluginCode", f"{', '.join(engine.plugins)}: code that the operator knows nothing of runs"))
     return tuple(found)
+
+
+def _guess(spec: Spec, sizing: Sizing, facts: Facts) -> list[Warn]:
+    """That a GPU was chosen without a look at the nodes."""
+    if facts.offers is not None or spec.gpu.product or spec.gpu.memory or sizing.gpu is None:
+        return []
+    said = f"no nodes were looked at: {sizing.gpu.product} is a guess from the GPU table; name gpu.product"
+    return [Warn("NodesUnknown", said)]
 
 
 def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Warn, ...]:

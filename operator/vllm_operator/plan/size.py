@@ -142,8 +142,9 @@ def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tabl
     def shape(offers: tuple[Offer, ...]) -> Sizing:
         return size(request_for(spec, plan.settings, model, offers, plan.engine_version))
 
-    answer = shape(offers_for(spec, facts, tables))
-    earlier = tuple(offer for offer in facts.offers or () if offer.gpu.product == facts.previous_product)
+    offers = offers_for(spec, facts, tables)
+    answer = shape(offers)
+    earlier = tuple(offer for offer in offers if offer.gpu.product == facts.previous_product)
     is_free = not (spec.gpu.product or spec.gpu.memory)
     if not (is_free and earlier) or (answer.gpu and answer.gpu.product == facts.previous_product):
         return answer
