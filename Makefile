@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := operator:tests
 # Compiled once, and never into the source tree.
 export PYTHONPYCACHEPREFIX := $(CACHE)/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
