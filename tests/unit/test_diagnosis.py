@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_operator.api.crd import crd
+from vllm_operator.api.crd import schema_of
+from vllm_operator.api.spec import Spec
 from vllm_operator.engine import diagnosis
 from vllm_operator.engine.diagnosis import (
     FACTS,
@@ -32,6 +33,7 @@ from vllm_operator.engine.diagnosis import (
 
 ROWS = failures()
 DATA = Path(diagnosis.__file__).parent / "data" / "failures.yaml"
+SPEC = schema_of(Spec)
 LOGS = Path(__file__).parents[1] / "engine_logs"
 FIELDS = {"reason", "where", "patterns", "stalled", "at_once", "what", "remedy", "quotes", "source", "examples"}
 
@@ -101,9 +103,8 @@ def test_the_way_out_is_a_sentence_about_fields_that_exist(row: Failure) -> None
     assert row.what.endswith(".")
     assert row.remedy.endswith(".")
     assert row.remedy[0].isupper()
-    spec = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     fields = re.findall(r"\bspec((?:\.\w+)+)", f"{row.what} {row.remedy}")
-    assert [field for field in fields if not _exists(spec, field.strip(".").split("."))] == []
+    assert [field for field in fields if not _exists(SPEC, field.strip(".").split("."))] == []
 
 
 # --- real logs
