@@ -6,7 +6,6 @@ side, because they consist of waiting.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.support import proxy as acts
-from cluster.support.api import NAMESPACE, Api
-from cluster.support.arena import Arena
+from cluster.support.api import NAMESPACE
+from cluster.support.arena import Arena, make_namespace
 from cluster.support.planned import deviations, strays
 from cluster.support.proxy import Proxy, Rule, Seen, answers, proxied, tells_of_error
 from cluster.support.service import CACHED, Service
@@ -89,13 +88,6 @@ class Survived:
         return sum(one.path.endswith(path) for one in self.meanwhile) / self.seconds
 
 
-def _namespace(api: Api) -> str:
-    name = f"faults-{secrets.token_hex(3)}"
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    wait_for(lambda: api.get(kinds.SERVICE_ACCOUNT, name, "default"), message=f"ServiceAccount default in {name}")
-    return name
-
-
 def _is_carried_out(service: Service) -> bool:
     names = [one.get("value") for one in service.container.get("env") or ()]
     return service.name in names and service.child(kinds.SERVICE) is not None
@@ -124,7 +116,7 @@ def _pass_through(outage: Outage, proxy: Proxy, services: list[Service], seconds
 def _tell(arena: Arena, name: str, outage: Outage, seconds: float) -> Survived:
     """Start an operator, let it through an outage and see how it gets on."""
     api = arena.api
-    namespace = _namespace(api)
+    namespace = make_namespace(api)
     with proxied(arena.account, namespace) as proxy, _serving(arena, proxy, namespace) as operator:
         services = [Service.create(api, namespace, f"web-{index}", CACHED) for index in range(outage.resources)]
         for service in services:

@@ -50,12 +50,18 @@ def arena() -> Iterator[Arena]:
     started.down()
 
 
+def make_namespace(api: Api) -> str:
+    """Create a namespace and return its name."""
+    name = f"arena-{secrets.token_hex(3)}"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    wait_for(lambda: api.get(SERVICE_ACCOUNT, name, "default"), message=f"ServiceAccount default in {name}")
+    return name
+
+
 @pytest.fixture
 def arena_namespace(arena: Arena) -> Iterator[str]:
     """A namespace in the arena; it is deleted, without waiting, when the test ends."""
-    name, api = f"arena-{secrets.token_hex(3)}", arena.api
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    wait_for(lambda: api.get(SERVICE_ACCOUNT, name, "default"), message=f"ServiceAccount default in {name}")
+    name = make_namespace(arena.api)
     yield name
     arena.api.delete(NAMESPACE, "", name)
 
