@@ -32,6 +32,7 @@ class _Setting:
     parse: Callable[[str], object]
     rule: str
     allows: Callable[[Any], bool]
+    many: bool = False  # several values, separated by commas
 
 
 def _setting(default: object, help_text: str, rule: str, allows: Callable[[Any], bool]) -> Any:  # noqa: ANN401
@@ -58,7 +59,7 @@ def _parse_names(raw: str) -> tuple[str, ...]:
 
 
 def _names(help_text: str, rule: str) -> Any:  # noqa: ANN401
-    setting = _Setting(help_text, _parse_names, rule, lambda names: all(map(_DNS_LABEL.fullmatch, names)))
+    setting = _Setting(help_text, _parse_names, rule, lambda names: all(map(_DNS_LABEL.fullmatch, names)), many=True)
     return field(default=(), metadata={"setting": setting})
 
 
@@ -205,7 +206,8 @@ def effective(environment: Mapping[str, str], flags: Mapping[str, str | None]) -
     known = _settings()
     variables = {name: environment.get(PREFIX + name.upper(), "") for name in known}
     path = flags.get(FILE) or variables[FILE]
-    written = read_file(path, known.keys() - {FILE}) if path else {}
+    lists = {name for name, setting in known.items() if setting.many}
+    written = read_file(path, known.keys() - {FILE}, lists) if path else {}
     values: dict[str, Any] = {}
     sources = dict.fromkeys(known, "default")
     for name, setting in known.items():

@@ -42,14 +42,19 @@ def strangers(environment: Mapping[str, str], prefix: str, known: Collection[str
             yield f"{variable} is no setting{_instead(name, known, prefix)}"
 
 
-def read_file(path: str, known: Collection[str]) -> dict[str, Scalar]:
-    """Settings of a YAML file by name, without those that are null; UsageError for what is no setting."""
+def read_file(path: str, known: Collection[str], lists: Collection[str] = ()) -> dict[str, Scalar]:
+    """Settings of a YAML file by name, without those that are null; UsageError for what is no setting.
+
+    Those in `lists` may be lists there; they come back with commas between the items, as flags have them.
+    """
     found: dict[str, Scalar] = {}
     for name, value in _mapping(path).items():
         if name not in known:
             raise UsageError(f"{path}: {name!r} is no setting{_instead(str(name), known) or '.'}")
         if isinstance(value, Scalar):
             found[name] = value
+        elif name in lists and isinstance(value, list) and all(isinstance(one, Scalar) for one in value):
+            found[name] = ",".join(map(str, value))
         elif value is not None:
             raise UsageError(f"{path}: {name} must be a single value, not a {type(value).__name__}.")
     return found

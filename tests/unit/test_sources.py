@@ -33,6 +33,11 @@ def test_a_file_gives_values_of_every_kind(tmp_path: Path) -> None:
     assert (config.burst, config.log_level, config.context) == (7, "debug", None)
 
 
+def test_several_values_may_be_a_list(tmp_path: Path) -> None:
+    for text in ("namespace: [team-a, team-b]\n", "namespace: team-a,team-b\n"):
+        assert load(configured(tmp_path, text), {}).namespace == ("team-a", "team-b")
+
+
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}\n"])
 def test_a_file_may_say_nothing(tmp_path: Path, text: str) -> None:
     assert load(configured(tmp_path, text), {}).workers == 16
@@ -69,6 +74,8 @@ def test_a_flag_names_the_file_too(tmp_path: Path) -> None:
         ("zebra: 1\n", "config.yaml: 'zebra' is no setting."),
         ("config: other.yaml\n", "config.yaml: 'config' is no setting."),
         ("workers: [4]\n", "config.yaml: workers must be a single value, not a list."),
+        ("namespace: []\n", "config.yaml: namespace='': must be names of namespaces, separated by commas."),
+        ("namespace: [[a]]\n", "config.yaml: namespace must be a single value, not a list."),
         ("workers: 4\nburst: 1\nworkers: 8\n", "config.yaml: workers is there 2 times."),
         ("- workers\n", "The configuration config.yaml must be a mapping of settings to values, such as `workers: 4`."),
     ],
