@@ -1,19 +1,14 @@
-"""From a plan to manifests: templates hold the shape, Python decides, quotes, overlays and stamps ownership."""
+"""From a plan to manifests: templates hold the shape, Python decides, fills, overlays and stamps ownership."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import yaml
-
 from vllm_operator.naming import RESOURCE_ANNOTATION, labels, owner_reference
 from vllm_operator.plan.types import Child, Plan
+from vllm_operator.render.filling import environment, fill
 from vllm_operator.render.overlay import strategic_merge
-from vllm_operator.render.quoting import environment
-
-# libyaml where it is built in: ten times the speed of the parser in Python.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 __all__ = ["render", "render_child"]
 
@@ -35,7 +30,7 @@ def render_child(plan: Plan, child: Child) -> dict[str, Any]:
         "pod_annotations": {RESOURCE_ANNOTATION: name},
         **{key: _plain(value) for key, value in child.values.items()},
     }
-    manifest: dict[str, Any] = yaml.load(environment().get_template(child.template).render(values), _LOADER)  # noqa: S506
+    manifest = fill(environment().get_template(child.template), values)
     if child.overlay:
         _overlay(manifest, child)
     head = {"apiVersion": manifest.pop("apiVersion"), "kind": manifest.pop("kind"), "metadata": _metadata(plan, child)}
