@@ -1,7 +1,7 @@
-"""Run every tier of the tests: the pure ones first, then two rows of tiers side by side.
+"""Run every tier of the tests: the pure ones first, then the others side by side.
 
 Tests of the control plane wait most of the time, for what a cluster does on its own; those on the real node compute
-most of the time. Side by side they take little longer than the longer of the two.
+most of the time. Side by side they take little longer than the longest of them.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = ("unit",)
-ROWS = (("cluster", "process"), ("node",))
+FIRST = "unit"
+SHOWN = "cluster"
+BESIDE = ("node", "process")
 
 
-def _start(tiers: tuple[str, ...], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "-m", "not long", *(f"tests/{tier}" for tier in tiers)]
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A tier that runs beside the one that is shown, and what it prints meanwhile."""
+
+    tier: str
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+
+def _start(tier: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pytest", "-m", "not long", f"tests/{tier}"]
     return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
         command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT if output else None
     )
@@ -29,22 +42,29 @@ def _say(text: str) -> None:
     print(f"tests: {text}", flush=True)
 
 
+def _finish(runs: list[_Run]) -> Iterator[int]:
+    for run in runs:
+        code = run.process.wait()
+        _say(f"{run.tier}:")
+        run.output.seek(0)
+        sys.stdout.buffer.write(run.output.read())
+        sys.stdout.flush()
+        yield code
+
+
 def main() -> int:
     """Run all of them and return the exit code: 0 when none failed."""
     started = time.monotonic()
     _say("the pure tests")
-    codes = [_start(FIRST, None).wait()]
+    codes = [_start(FIRST).wait()]
     _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
-    shown, other = ROWS
-    _say(f"{' and '.join(shown)} here, {' and '.join(other)} beside it (shown afterwards)")
-    with tempfile.TemporaryFile() as kept:
-        beside = _start(other, kept)
-        codes.append(_start(shown, None).wait())
-        _say(f"{' and '.join(shown)} ended after {time.monotonic() - started:.0f} s; the rest:")
-        codes.append(beside.wait())
-        kept.seek(0)
-        sys.stdout.buffer.write(kept.read())
-        sys.stdout.flush()
+    _say(f"{SHOWN} here, {' and '.join(BESIDE)} beside it (shown afterwards)")
+    with ExitStack() as files:
+        outputs = {tier: files.enter_context(tempfile.TemporaryFile()) for tier in BESIDE}
+        runs = [_Run(tier, _start(tier, output), output) for tier, output in outputs.items()]
+        codes.append(_start(SHOWN).wait())
+        _say(f"{SHOWN} ended after {time.monotonic() - started:.0f} s; the rest:")
+        codes += _finish(runs)
     _say(f"all ended after {time.monotonic() - started:.0f} s: {'passed' if not any(codes) else 'FAILED'}")
     return max(codes)
 
