@@ -40,8 +40,9 @@ FILES = (
     Generated("docs/configuration.md", settings.configuration_page),
     Generated("docs/telemetry.md", metrics.telemetry_page),
     Generated("manifests/install.yaml", install_manifest.install_yaml),
+    Generated("manifests/install-namespaced.yaml", install_manifest.namespaced_yaml),
     Generated(f"{_CHART}/files/rules.yaml", partial(install_manifest.source, "rules")),
-    Generated(f"{_CHART}/templates/user-roles.yaml", partial(install_manifest.source, "user-roles")),
+    Generated(f"{_CHART}/templates/user-roles.yaml", install_manifest.chart_user_roles),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -9,6 +10,20 @@ from vllm_operator.api.crd import crd_yaml
 
 _SOURCES = Path(__file__).resolve().parent.parent / "manifests" / "install"
 _HEADER = "# Generated from manifests/install and the models by `make crd`; do not edit.\n"
+_SYSTEM = "namespace: vllm-operator-system\n"
+_SERVED = "namespace: models\n"
+_NAMESPACED_HEADER = (
+    _HEADER
+    + """# The operator within the one namespace that it serves, with rights there alone. It is called `models` here:
+#   sed 's/namespace: models$/namespace: team-a/' manifests/install-namespaced.yaml | kubectl apply --filename=-
+"""
+)
+_OWN_NAMESPACE = """          env:
+            - name: VLLM_OPERATOR_NAMESPACE  # the one in which it runs
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.namespace
+"""
 
 
 def source(name: str) -> str:
@@ -41,3 +56,34 @@ def install_yaml() -> str:
         source("deployment"),
     )
     return _HEADER + "---\n".join(documents)
+
+
+def namespaced_yaml() -> str:
+    """The same within one namespace, but for what concerns all of them."""
+    documents = (
+        _without_header(crd_yaml()),
+        source("service-account"),
+        _namespaced(source("cluster-role")) + "rules:\n" + textwrap.indent(_namespaced_rules(), "  "),
+        _namespaced(source("cluster-role-binding")),
+        source("lease-role"),
+        source("configuration"),
+        source("disruption-budget"),
+        source("deployment").replace("          env:\n", _OWN_NAMESPACE),
+    )
+    return (_NAMESPACED_HEADER + "---\n".join(documents)).replace(_SYSTEM, _SERVED)
+
+
+def _namespaced(text: str) -> str:
+    """A ClusterRole, or what binds one, as a Role."""
+    return text.replace("kind: ClusterRole", "kind: Role").replace("metadata:\n", f"metadata:\n  {_SERVED}", 1)
+
+
+def _namespaced_rules() -> str:
+    """The rules for what is in a namespace."""
+    head, *rules = re.split(r"^(?=- )", source("rules"), flags=re.MULTILINE)
+    return head + "".join(rule for rule in rules if "resources: [nodes]" not in rule)
+
+
+def chart_user_roles() -> str:
+    """The template of the roles for users, of which a cluster needs one copy however many operators it holds."""
+    return "{{- if .Values.userRoles }}\n" + source("user-roles") + "{{- end }}\n"

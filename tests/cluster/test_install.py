@@ -16,7 +16,7 @@ from localcluster.access import ClusterAccess
 from localcluster.cluster import Cluster
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
-from operator_process import ACCOUNT, INSTALL, NAMESPACE, OperatorProcess
+from operator_process import ACCOUNT, INSTALL, NAMESPACE, ROOT, OperatorProcess
 from vllm_operator import config
 
 SAMPLE = operator_process.ROOT / "manifests" / "samples" / "mistral-7b.yaml"
@@ -151,7 +151,7 @@ def test_the_chart_says_what_install_yaml_says(offline_helm: Helm) -> None:
         ("replicas=-1", "replicas"),
         ("logLevel=loud", "logLevel"),
         ("image.tag=latest", "tag"),
-        ("watchNamespaces=team-a", "watchNamespaces"),
+        ("watchNamespace=team-a", "watchNamespace"),
         ("extraEnv[0].name=VLLM_OPERATOR_NAMESPACE", "extraEnv"),
         ("config.worker=4", "worker"),
         ("monitoring.serviceMonitor=true", "serviceMonitor"),
@@ -170,12 +170,14 @@ def test_helm_installs_upgrades_and_uninstalls(helm: Helm) -> None:
     assert "kubectl get vllmdeployments" in notes
     assert _operator_container(system)["image"] == "vllm-operator:0.1.0"
 
-    settings = "logLevel=debug,watchNamespace=team-a,engineImage=registry.example.com/vllm:v1,cpuImage=example/cpu:v1"
+    settings = (
+        "logLevel=debug,watchNamespaces={default},engineImage=registry.example.com/vllm:v1,cpuImage=example/cpu:v1"
+    )
     helm("upgrade", "vllm-operator", str(CHART), "--wait", "--timeout=60s", "--set", settings)
     variables = {one["name"]: one["value"] for one in _operator_container(system)["env"]}
     assert variables.pop("VLLM_OPERATOR_CONFIG") == "/etc/vllm-operator/config.yaml"
     loaded = config.load(variables, {})
-    assert (loaded.log_level, loaded.namespace) == ("debug", ("team-a",))
+    assert (loaded.log_level, loaded.namespace) == ("debug", ("default",))
     assert (loaded.engine_image, loaded.cpu_image) == ("registry.example.com/vllm:v1", "example/cpu:v1")
 
     helm("uninstall", "vllm-operator", "--wait")
@@ -239,6 +241,41 @@ def test_helm_refuses_a_second_operator(helm: Helm) -> None:
     answer = elsewhere("install", "another", str(CHART), "--create-namespace", check=False)
     assert 'ClusterRole "vllm-operator"' in answer
     assert "cannot be imported into the current release" in answer
+
+
+def test_operators_for_namespaces_are_installed_side_by_side(helm: Helm) -> None:
+    system, nodes = helm.kubectl, ("--set", "watchNodes=true")
+    for name in ("elsewhere", "team-a", "team-b"):
+        system("create", "namespace", name)
+    helm("install", "vllm-operator", str(CHART), "--create-namespace", "--set", "watchNamespaces={team-a}", *nodes)
+    elsewhere = Helm(system, "elsewhere")
+    elsewhere("install", "two", str(CHART), "--set", "watchNamespaces={team-b},userRoles=false", "--skip-crds")
+    assert system.get("clusterrole", "vllm-operator") is None
+    again = elsewhere("upgrade", "two", str(CHART), "--set", "watchNamespaces={team-a},userRoles=false", check=False)
+    assert 'Role "vllm-operator" in namespace "team-a"' in again
+
+    def may(account: str, verb: str, resource: str, namespace: str) -> bool:
+        user = f"--as=system:serviceaccount:{account}:{ACCOUNT}"
+        asked = ("auth", "can-i", verb, resource, f"--namespace={namespace}", user)
+        return system(*asked, check=False).stdout.strip() == "yes"
+
+    wait_for(lambda: may(NAMESPACE, "list", "nodes", "default"), message="rights are in force")
+    assert may(NAMESPACE, "patch", "deployments", "team-a")
+    assert not may(NAMESPACE, "list", "deployments", "team-b")
+    assert may("elsewhere", "patch", "deployments", "team-b")
+    assert may("elsewhere", "update", "leases/vllm-operator", "elsewhere")
+    for resource, namespace in (("nodes", "default"), ("deployments", "team-a"), ("secrets", "team-b")):
+        assert not may("elsewhere", "list", resource, namespace)
+    elsewhere("uninstall", "two", "--wait")
+
+
+def test_the_chart_grants_in_namespaces_what_the_manifest_does(offline_helm: Helm) -> None:
+    rendered = offline_helm("template", "vllm-operator", str(CHART), "--set", "watchNamespaces={models}")
+    manifest = (ROOT / "manifests" / "install-namespaced.yaml").read_text()
+    ours, theirs = _by_name(rendered), _by_name(manifest)
+    assert ours["Role", "vllm-operator"]["rules"] == theirs["Role", "vllm-operator"]["rules"]
+    assert {name for kind, name in ours if kind == "ClusterRole"} == {"vllm-operator-edit", "vllm-operator-view"}
+    assert not [name for kind, name in ours if kind == "ClusterRoleBinding"]
 
 
 def test_the_account_of_the_chart_can_do_the_work(helm: Helm, fresh: Cluster) -> None:

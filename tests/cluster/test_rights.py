@@ -24,7 +24,7 @@ _MONITORING = (("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrule
 
 def _rules() -> set[rights.Right]:
     roles = [one for one in operator_process.manifests() if one["kind"] in {"ClusterRole", "Role"}]
-    mine = [one for one in roles if one["metadata"]["name"] == "vllm-operator"]
+    mine = [one for one in roles if one["metadata"]["name"] in {"vllm-operator", "vllm-operator-lease"}]
     return rights.granted(rule for role in mine for rule in role["rules"])
 
 

@@ -171,7 +171,7 @@ def test_one_of_two_acts_and_the_other_takes_over() -> None:
 
 def test_the_lease_is_the_only_one_that_may_be_touched() -> None:
     settings = config.OperatorConfig()
-    assert _one("Role")["rules"] == [
+    assert _one("Role", "vllm-operator-lease")["rules"] == [
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "apiGroups": ["coordination.k8s.io"],
@@ -180,7 +180,10 @@ def test_the_lease_is_the_only_one_that_may_be_touched() -> None:
             "verbs": ["get", "update"],
         },
     ]
-    namespaces = {one["metadata"]["namespace"] for one in (_one("Role"), _one("RoleBinding"), _one("Deployment"))}
+    namespaces = {
+        one["metadata"]["namespace"]
+        for one in (_one("Role", "vllm-operator-lease"), _one("RoleBinding", "vllm-operator-lease"), _one("Deployment"))
+    }
     assert namespaces == {operator_process.NAMESPACE}
 
 

@@ -1,4 +1,5 @@
-{{/* Names are fixed: a cluster holds one operator, and helm refuses a second release over the ClusterRole's name. */}}
+{{/* Names are fixed: helm refuses a second operator for all namespaces over the ClusterRole's name, and a second one for
+a namespace over the name of the Role there. */}}
 {{- define "vllm-operator.selector" -}}
 app.kubernetes.io/name: vllm-operator
 {{- end }}
