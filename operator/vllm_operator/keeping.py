@@ -25,7 +25,7 @@ def may_keep(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
         return preload_of(live).complete
     if manifest["kind"] != kinds.DEPLOYMENT.kind:
         return False
-    rests = not live["spec"].get("replicas", 1) and not live["status"].get("replicas")
+    rests = not live["spec"].get("replicas", 1) and not (live.get("status") or {}).get("replicas")
     return not rests and _inputs(live) == _inputs(manifest)
 
 

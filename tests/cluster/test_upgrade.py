@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.support.fixtures import Create
-from cluster.support.samples import Samples
+from cluster.support.samples import FOLDER, NAMESPACE, Samples
 from cluster.support.service import Service
 from cluster.support.traffic import Traffic, await_calm
 from cluster.support.unharmed import tracebacks
@@ -82,6 +85,18 @@ def _outdated(service: Service) -> bool:
     return bool((service.status.get("engine") or {}).get("outdated"))
 
 
+def _difference(cluster: Cluster, packages: str) -> str:
+    """What applying a sample anew would change, as the next release sees it."""
+    command = (sys.executable, "-m", "vllm_operator", "diff", "--kubeconfig", str(cluster.kubeconfig))
+    environment = {**os.environ, "PYTHONPATH": packages}
+    sample = str(FOLDER / "llama-8b.yaml")
+    done = subprocess.run(
+        [*command, "-n", NAMESPACE, sample], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
 def _serving(samples: Samples) -> list[Service]:
     """The samples that have servers."""
     services = [service.wait_ready() for service in samples.services()]
@@ -101,6 +116,7 @@ def test_upgrade_and_roll_back_restart_no_pod(
         await_calm(local_cluster, CALM_SECONDS)
         assert _history(services) == {4}, "what is around the pods follows"
         assert _pods_and_jobs(services) == before
+        assert _difference(local_cluster, next_release) == ""
         traffic = Traffic(local_cluster)
         release.restart()
         await_calm(local_cluster, CALM_SECONDS)

@@ -16,6 +16,7 @@ from vllm_operator.cli.documents import read_resources
 from vllm_operator.cli.settings import configuration
 from vllm_operator.cluster import Cluster
 from vllm_operator.errors import OperatorError, UsageError
+from vllm_operator.keeping import keep_template, may_keep
 from vllm_operator.naming import MANAGED_SELECTOR, Key, resource_of
 from vllm_operator.observed import claimed_by_others, reduce
 from vllm_operator.plan.types import Plan
@@ -92,6 +93,8 @@ async def _diff_child(cluster: Cluster, manifest: dict[str, Any], uid: str) -> b
     if before and (foreign := claimed_by_others(reduce(before), kind, uid or "none yet")):
         print(f"{kind} {metadata['name']}: {foreign}", file=sys.stderr)
         return False
+    if before and may_keep(manifest, before):
+        manifest = keep_template(manifest, before)
     try:
         after = await cluster.apply(manifest, dry_run=True)
     except OperatorError as error:
