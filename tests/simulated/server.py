@@ -155,6 +155,7 @@ class Server:
             _remove(body, path)
         else:
             _put(body, path, value)
+            owners["stranger"] = owners.get("stranger", set()) | {path}
         self._commit(kind, name, Stored(body, owners))
 
     def delete(self, kind: Kind, name: str, uid: str = "") -> bool:
