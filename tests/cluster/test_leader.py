@@ -124,17 +124,19 @@ def test_a_leader_that_is_stopped_writes_nothing_when_it_goes_on(
     rivals = meet(**SHORT)
     first = rivals.start()
     second = rivals.start()
-    with busy(services):
+    services += [Service.create(rivals.arena.api, rivals.namespace, f"more-{number}") for number in range(13)]
+    with busy(services, pause=0.0):
         _wrote(rivals, first)
         first.process.process.send_signal(signal.SIGSTOP)
-        stopped = time.time()
         soon(lambda: rivals.writes(second), "the other one writes")
         went_on = time.time()
         first.process.process.send_signal(signal.SIGCONT)
         assert first.process.process.wait(timeout=20) == 1
         _told(record_property, "SIGCONT to the end of the deposed leader", time.time() - went_on)
     assert "leading no more: The lease is lost" in first.process.tail()
-    assert [f"{one.verb} {one.uri}" for one in rivals.writes(first) if at(one) > stopped] == []
+    deposed = at(rivals.terms(second)[0])
+    late = {f"{one.verb} {one.uri}": at(one) - deposed for one in rivals.writes(first) if at(one) > deposed}
+    assert late == {}, f"the lease was the other's, who began to write at {went_on - deposed:.2f} s"
     assert rivals.reigns() == [first.identity, second.identity]
 
 

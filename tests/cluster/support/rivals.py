@@ -109,13 +109,13 @@ def at(event: AuditEvent) -> float:
 
 
 @contextmanager
-def busy(services: list[Service]) -> Iterator[None]:
+def busy(services: list[Service], pause: float = _EDIT_SECONDS) -> Iterator[None]:
     """Change services all the time, so that whoever leads has something to write."""
     stop = threading.Event()
     ports = count(8001)
 
     def edit() -> None:
-        while not stop.wait(_EDIT_SECONDS):
+        while not stop.wait(pause):
             for service in services:
                 service.edit({"service": {"port": next(ports) % 20_000 + 1}})
 
