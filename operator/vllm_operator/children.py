@@ -11,7 +11,7 @@ from typing import Any
 from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.jobs import Jobs, retry_in
-from vllm_operator.keeping import keep_template, may_keep
+from vllm_operator.keeping import corrected, is_outdated, keep_template, may_keep, recorded
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
 from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name
@@ -108,7 +108,7 @@ class Children:
             await self._hand_over(done, child)
         if child.kind.optional and live is None and not await self._cluster.serves(child.kind):
             raise Blocked("CRDNotInstalled", f"the API server serves no {child.kind}: install its CRD")
-        manifest = render_child(done.plan, child)
+        manifest = recorded(render_child(done.plan, child))
         if await self._tries_anew(done, child, live):
             return
         if not observed.is_current(ref, manifest):
@@ -122,12 +122,17 @@ class Children:
             body = await self._cluster.get(*ref)
             wanted = keep_template(manifest, body) if body else manifest
         if body is None or manifest_digest(wanted) != owned_digest(body):
-            write = self._jobs.apply if ref[0] is kinds.JOB else self._apply
-            body = await write(wanted, live)
-            self._meter.applied(ref[0], changed=live is None or live.version != version_of(body["metadata"]))
-            done.writes += 1
-        kept = manifest_digest(wanted) != manifest_digest(manifest)
-        self._notes.observed.applied(done.key, ref, manifest, body, kept=kept)
+            body = await self._send(done, ref[0], wanted, live)
+            if better := corrected(wanted, body):
+                body = await self._send(done, ref[0], better, live)
+        self._notes.observed.applied(done.key, ref, manifest, body, kept=is_outdated(wanted, manifest))
+
+    async def _send(self, done: Pass, kind: Kind, manifest: Object, live: Live | None) -> Object:
+        write = self._jobs.apply if kind is kinds.JOB else self._apply
+        body = await write(manifest, live)
+        self._meter.applied(kind, changed=live is None or live.version != version_of(body["metadata"]))
+        done.writes += 1
+        return body
 
     async def _tries_anew(self, done: Pass, child: Child, live: Live | None) -> bool:
         """Let a failed Job go after a while, so that the next pass makes another; true when it went."""

@@ -35,14 +35,6 @@ def applied_fields(metadata: Mapping[str, Any]) -> Fields | None:
     return None
 
 
-def others_fields(metadata: Mapping[str, Any]) -> Iterator[Fields]:
-    """The fields of everybody else, those of status left out."""
-    for entry in metadata.get("managedFields") or ():
-        ours = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == _APPLY
-        if not ours and not entry.get("subresource"):
-            yield dict(entry.get("fieldsV1") or {})
-
-
 def extract(value: Any, fields: Fields) -> Any:  # noqa: ANN401 - any JSON
     """The part of a value that a tree of fields names; the shape stays. A tree without branches names all of it."""
     if not fields:
@@ -111,25 +103,3 @@ def _quantity(value: object) -> object:
         return str(to_number(str(value)).normalize())
     except ValueError:
         return value
-
-
-def holds_any(value: Any, fields: Fields) -> bool:  # noqa: ANN401 - any JSON
-    """Whether a tree of fields names anything that a value holds; the keys of list items are shared by all."""
-    if not fields:
-        return True
-    if isinstance(value, Mapping):
-        return any(key[2:] in value and holds_any(value[key[2:]], below) for key, below in fields.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return any(_holds_any_of_item(value, key, below) for key, below in fields.items())
-    return True
-
-
-def _holds_any_of_item(values: Sequence[Any], key: str, fields: Fields) -> bool:
-    if key.startswith("v:"):
-        return json.loads(key[2:]) in values
-    if not key.startswith("k:"):
-        return False
-    wanted = dict(_key(key[2:]))
-    beside = {name: below for name, below in fields.items() if name[2:] not in wanted and name != "."}
-    held = [one for one in values if isinstance(one, Mapping) and wanted.items() <= {**_DEFAULTS, **one}.items()]
-    return bool(beside) and any(holds_any(one, beside) for one in held)

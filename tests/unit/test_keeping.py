@@ -10,12 +10,12 @@ import pytest
 
 from planning import plan_of, spec_of
 from vllm_operator import kinds
-from vllm_operator.naming import INPUTS_ANNOTATION
+from vllm_operator.naming import FIELD_MANAGER, INPUTS_ANNOTATION
 from vllm_operator.plan.inputs import pod_inputs
 from vllm_operator.plan.types import Child, Defaults, Plan
 from vllm_operator.reconciler import Reconciler
 from vllm_operator.render import render_child
-from world import EPHEMERAL, Object, World
+from world import EPHEMERAL, FakeApi, Object, World
 
 NEXT_IMAGE = "vllm/vllm-openai:v0.33.0"
 
@@ -117,31 +117,62 @@ async def test_a_template_without_pods_is_renewed(monkeypatch: pytest.MonkeyPatc
     assert template(world)["spec"]["shareProcessNamespace"] is False
 
 
+@pytest.mark.parametrize("change", [{"terminationGracePeriodSeconds": 1}, {"terminationGracePeriodSeconds": None}])
 async def test_a_template_that_somebody_changed_is_put_right_as_this_release_sees_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, change: Object
 ) -> None:
     world = await served()
     release_next(monkeypatch)
     body = world.api.objects["Deployment", "chat"]
-    rival: Object = {"f:spec": {"f:template": {"f:spec": {"f:terminationGracePeriodSeconds": {}}}}}
-    body["metadata"]["managedFields"].append({"manager": "rival", "operation": "Update", "fieldsV1": rival})
-    body["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 1
+    pod = body["spec"]["template"]["spec"]
+    body["spec"]["template"]["spec"] = {k: v for k, v in {**pod, **change}.items() if v is not None}
     await upgraded(world)
     assert template(world)["spec"]["terminationGracePeriodSeconds"] > 1
     assert template(world)["spec"]["shareProcessNamespace"] is False
+
+
+async def test_what_somebody_took_out_comes_back_without_an_upgrade_too() -> None:
+    world = await served()
+    body = world.api.objects["Deployment", "chat"]
+    del body["spec"]["template"]["spec"]["serviceAccountName"]
+    world.happen(kinds.DEPLOYMENT, "chat", spec={"template": body["spec"]["template"]})
+    assert "apply Deployment" in await world.reconcile()
+    assert template(world)["spec"]["serviceAccountName"] == "chat"
 
 
 async def test_what_somebody_added_stays_and_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`kubectl rollout restart` writes an annotation into the template."""
     world = await served()
     release_next(monkeypatch)
-    body = world.api.objects["Deployment", "chat"]
-    held: Object = {
-        "f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/restartedAt": {}}}}}
-    }
-    body["metadata"]["managedFields"].append({"manager": "kubectl", "operation": "Update", "fieldsV1": held})
+    annotations = world.api.objects["Deployment", "chat"]["spec"]["template"]["metadata"]["annotations"]
+    annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-21T12:00:00Z"
     await upgraded(world)
     assert "shareProcessNamespace" not in template(world)["spec"]
+
+
+class Rewriting(FakeApi):
+    """An API server that writes a value in another way than it was asked to."""
+
+    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+        if manifest["kind"] == "Deployment":
+            manifest = copy.deepcopy(manifest)
+            manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = "as it likes"
+        return await super().apply(manifest, manager, dry_run=dry_run)
+
+
+async def test_a_template_that_the_api_server_rewrites_is_kept_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(**EPHEMERAL)
+    world.api.__class__ = Rewriting
+    calls = await world.reconcile()
+    assert calls.count("apply Deployment") == 2, "once more with the right record"
+    assert await world.reconcile() == []
+    assert await upgraded(world) == [], "the record says so after a restart too"
+    assert "outdated" not in world.status["engine"]
+    before = template(world)
+    release_next(monkeypatch)
+    assert "status" in await upgraded(world)
+    assert template(world) == before
+    assert world.status["engine"]["outdated"] is True
 
 
 # The digest is kept from release to release: another one for the same spec would restart pods.

@@ -13,7 +13,7 @@ from planning import manifests_of, plan_of, spec_of
 from vllm_operator.kinds import CLAIM, DEPLOYMENT, SERVICE
 from vllm_operator.naming import FIELD_MANAGER, SERVER_CONTAINER, Key
 from vllm_operator.observed import Observed, Ref, live_claim, live_workload, reduce
-from vllm_operator.ownership import extract, holds_any, manifest_digest, owned_digest
+from vllm_operator.ownership import extract, manifest_digest, owned_digest
 
 KEY = Key("team-a", "chat")
 REF: Ref = (DEPLOYMENT, "team-a", "chat")
@@ -136,30 +136,6 @@ def test_two_spellings_of_one_thing_are_equal(ours: Object, theirs: Object) -> N
 )
 def test_different_things_are_not(one: Object, other: Object) -> None:
     assert manifest_digest({"spec": one}) != manifest_digest({"spec": other})
-
-
-SERVER: Object = {"containers": [{"name": "vllm", "image": "a", "ports": [{"containerPort": 8000}]}], "volumes": []}
-OF_SERVER = 'k:{"name":"vllm"}'
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"f:containers": {OF_SERVER: {".": {}, "f:name": {}, "f:image": {}}}}, True),
-        ({"f:containers": {OF_SERVER: {".": {}, "f:name": {}, "f:env": {}}}}, False),
-        (
-            {"f:containers": {OF_SERVER: {"f:ports": {'k:{"containerPort":8000,"protocol":"TCP"}': {"f:name": {}}}}}},
-            False,
-        ),
-        ({"f:containers": {'k:{"name":"sidecar"}': {".": {}, "f:name": {}, "f:image": {}}}}, False),
-        ({"f:containers": {}}, True),
-        ({"f:hostNetwork": {}}, False),
-        ({".": {}}, False),
-    ],
-    ids=["our image", "a field beside", "of our port", "a sidecar", "all of it", "another field", "that it is there"],
-)
-def test_who_holds_a_part_of_ours(fields: Object, expected: bool) -> None:  # noqa: FBT001
-    assert holds_any(SERVER, fields) is expected
 
 
 def test_an_apply_is_skipped_while_both_sides_stand() -> None:

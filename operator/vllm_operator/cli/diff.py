@@ -16,7 +16,7 @@ from vllm_operator.cli.documents import read_resources
 from vllm_operator.cli.settings import configuration
 from vllm_operator.cluster import Cluster
 from vllm_operator.errors import OperatorError, UsageError
-from vllm_operator.keeping import keep_template, may_keep
+from vllm_operator.keeping import keep_template, may_keep, recorded
 from vllm_operator.naming import MANAGED_SELECTOR, Key, resource_of
 from vllm_operator.observed import claimed_by_others, reduce
 from vllm_operator.plan.types import Plan
@@ -67,7 +67,7 @@ async def _diff(cluster: Cluster, reconciler: Reconciler, resource: Resource) ->
         print(f"{key}: refused ({plan.refusal.reason}): {plan.refusal.message}", file=sys.stderr)
         return REFUSED
     uid = live["metadata"]["uid"] if live else ""
-    manifests = [_handed_over(manifest, plan) for manifest in render(plan)]
+    manifests = [_handed_over(recorded(manifest), plan) for manifest in render(plan)]
     changed = [await _diff_child(cluster, manifest, uid) for manifest in manifests]
     planned = {(child.kind.kind, child.name) for child in plan.children}
     removed = [await _removed(cluster, key, kind, planned, uid) for kind in kinds.CHILDREN if not kind.optional]
