@@ -30,7 +30,10 @@ from vllm_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0  # and the lease is given back, below a pod's grace period of 30; the watch ends meanwhile
+# How long a start waits: for the CRD and for rights, which somebody forgot, and for an API server that is away. Ending
+# during an outage would only make the kubelet wait longer and longer before it starts the operator again.
 _START_SECONDS = 60.0
+_OUTAGE_SECONDS = 600.0
 _START_PAUSE = 1.0
 _RESYNC_RETRY_SECONDS = 30.0
 
@@ -96,13 +99,14 @@ class _Process:
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
 
     async def _prepare(self, *, leads: bool) -> Scope | None:
-        """Wait up to a minute for the API server and the CRD; None when they do not come, or a signal does."""
-        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        """Wait a minute for the CRD and ten for the API server; None when they do not come, or a signal does."""
+        began = asyncio.get_running_loop().time()
         while not self.stop.is_set():
             try:
                 return await self._scope(leads=leads)
             except (Transient, Blocked) as error:
-                if asyncio.get_running_loop().time() >= deadline:
+                patience = _OUTAGE_SECONDS if isinstance(error, Transient) else _START_SECONDS
+                if asyncio.get_running_loop().time() - began >= patience:
                     log.error("cannot start: %s", error)  # noqa: TRY400 - the sentence says it all
                     return None
                 log.warning("not started yet: %s", error)
@@ -182,9 +186,9 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
     """Run the operator until SIGTERM or SIGINT; returns the exit code.
 
-    0 after a signal; 1 when the CRD or the API server stays away for a minute, the watch cannot be healed, or another
-    operator may lead by now: the process then ends so that its supervisor starts it afresh. Raises UsageError when
-    there is no usable kubeconfig, the health port is taken, or it is unknown who else there is to elect from.
+    0 after a signal; 1 when the CRD stays away for a minute or the API server for ten, the watch cannot be healed, or
+    another operator may lead by now: the process then ends so that its supervisor starts it afresh. Raises UsageError
+    when there is no usable kubeconfig, the health port is taken, or it is unknown who else there is to elect from.
     """
     telemetry = Telemetry()
     async with candidacy(config, telemetry.called) as leadership:
