@@ -230,6 +230,16 @@ async def test_a_kubelet_that_does_not_answer_is_not_waited_for_long(
         await api.pod_log("team", "web-1", "vllm", previous=True, lines=400)
 
 
+async def test_kubelets_that_do_not_answer_are_no_api_server_that_is_away(server: FakeApi, api: Cluster) -> None:
+    server.always(502, {"message": "dial tcp 10.0.0.7:10250: i/o timeout"})
+    for _ in range(20):
+        with pytest.raises(Transient, match="i/o timeout"):
+            await api.pod_log("team", "web-1", "vllm", previous=False, lines=5)
+    server.always(200, '{"metadata": {}, "items": []}')
+    assert await api.list(kinds.NODE) == []
+    assert len(server.requests) == 21
+
+
 async def test_events_of_one_pod(server: FakeApi, api: Cluster) -> None:
     server.always(200, {"metadata": {}, "items": [{"reason": "FailedMount"}]})
     assert await api.pod_events("team", "u1") == [{"reason": "FailedMount"}]

@@ -319,17 +319,21 @@ class Cluster:
                 body: bytes = await response.read()
             code = str(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._breaker.note(failed=True)
+            self._note(call, failed=True)
             raise Transient(f"{call}: {str(error) or type(error).__name__}") from error
         finally:
             if self.on_call:
                 self.on_call(*verb_and_resource(call.method, call.path), code, time.monotonic() - started)
         if response.status >= HTTPStatus.BAD_REQUEST:
             refused = refusal(str(call), response.status, response.headers, body)
-            self._breaker.note(failed=refused.is_failure)
+            self._note(call, failed=refused.is_failure)
             return refused
-        self._breaker.note(failed=False)
+        self._note(call, failed=False)
         return body
+
+    def _note(self, call: _Call, *, failed: bool) -> None:
+        if call.timeout is not _LOG_TIMEOUT:  # a kubelet that does not answer says nothing of the API server
+            self._breaker.note(failed=failed)
 
 
 def _decoded(call: _Call, body: bytes) -> Object:
