@@ -187,6 +187,24 @@ def test_the_lease_is_the_only_one_that_may_be_touched() -> None:
     assert namespaces == {operator_process.NAMESPACE}
 
 
+def test_within_one_namespace_nothing_beyond_it_is_granted() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "manifests" / "install-namespaced.yaml").read_text()))
+    assert [error for one in documents for error in schema_errors(one)] == []
+    assert [one["kind"] for one in documents if "namespace" not in one["metadata"]] == ["CustomResourceDefinition"]
+    assert {one["metadata"]["namespace"] for one in documents if "namespace" in one["metadata"]} == {"models"}
+    roles = {one["metadata"]["name"]: one["rules"] for one in documents if one["kind"] == "Role"}
+    assert roles["vllm-operator"] == [one for one in _rules() if one["resources"] != ["nodes"]]
+    assert roles["vllm-operator-lease"] == _one("Role", "vllm-operator-lease")["rules"]
+    (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    served, *others = container["env"]
+    assert served == {
+        "name": "VLLM_OPERATOR_NAMESPACE",
+        "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+    }
+    assert others == _container()["env"]
+
+
 def test_the_pod_is_given_the_time_that_its_end_takes() -> None:
     grace = _one("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     to_give_back_the_lease = config.OperatorConfig().lease_renew_seconds / 3
