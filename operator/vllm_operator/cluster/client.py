@@ -312,9 +312,10 @@ class Cluster:
             header_params={"Accept": call.accept, "Content-Type": call.content_type},
             auth_settings=["BearerToken"],
         )
+        left = None if call.method == "GET" else self._author.seconds_for(str(call))
         started, code = time.monotonic(), "error"
         try:
-            async with asyncio.timeout(None if call.method == "GET" else self._author.seconds_for(str(call))):
+            async with asyncio.timeout(left):
                 response = await self._api.call_api(method, url, headers, call.body, _request_timeout=call.timeout)
                 body: bytes = await response.read()
             code = str(response.status)
