@@ -25,7 +25,7 @@ Tell = Callable[[str | None, Kind, Object], None]
 
 NAMESPACE = "team-a"
 _NEWS_SECONDS = 0.02  # from a change to whoever watches
-_ROLLOUT_SECONDS, _BIND_SECONDS, _JOB_SECONDS, _COLLECT_SECONDS = 0.2, 0.1, 1.0, 0.5
+_ROLLOUT_SECONDS, _BIND_SECONDS, _JOB_SECONDS, _COLLECT_SECONDS, _SCALE_SECONDS = 0.2, 0.1, 1.0, 0.5, 1.0
 _IDENTITY = (("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"))
 
 
@@ -147,7 +147,7 @@ class Server:
         self._commit(kind, name, Stored({**found.body, "status": copy.deepcopy(status)}, found.owners))
         return self._present(kind, name)
 
-    def spoil(self, kind: Kind, name: str, path: Path, value: object) -> None:
+    def spoil(self, kind: Kind, name: str, path: Path, value: object, manager: str = "stranger") -> None:
         """Somebody else sets a field, or removes it (None), and takes it over."""
         found = self._objects[kind, name]
         body, owners = copy.deepcopy(found.body), {who: paths - {path} for who, paths in found.owners.items()}
@@ -155,7 +155,7 @@ class Server:
             _remove(body, path)
         else:
             _put(body, path, value)
-            owners["stranger"] = owners.get("stranger", set()) | {path}
+            owners[manager] = owners.get(manager, set()) | {path}
         self._commit(kind, name, Stored(body, owners))
 
     def delete(self, kind: Kind, name: str, uid: str = "") -> bool:
@@ -260,10 +260,20 @@ class Server:
             self._later(seconds, lambda: self._follow(kind, name, status_of))
         if kind in kinds.CHILDREN:
             self._later(_COLLECT_SECONDS, self._collect)
+        if kind in (kinds.DEPLOYMENT, kinds.AUTOSCALER):
+            self._later(_SCALE_SECONDS, self._scale)
 
     def _follow(self, kind: Kind, name: str, status_of: Callable[[Object], Object]) -> None:
         if found := self._objects.get((kind, name)):
             self.report(kind, name, status_of(found.body))
+
+    def _scale(self) -> None:
+        """There is no load: what has an autoscaler gets the least that it may have."""
+        for one in self.list(kinds.AUTOSCALER):
+            name, least = one["spec"]["scaleTargetRef"]["name"], one["spec"].get("minReplicas", 1)
+            found = self._objects.get((kinds.DEPLOYMENT, name))
+            if found and found.body["spec"]["replicas"] != least:
+                self.spoil(kinds.DEPLOYMENT, name, ("spec", "replicas"), least, "autoscaler")
 
     def _collect(self) -> None:
         """Delete what belongs to a resource that is not there."""
