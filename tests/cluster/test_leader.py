@@ -68,14 +68,19 @@ def test_a_follower_is_ready_and_does_nothing(meet: Meet, services: list[Service
     assert {(one.verb, one.resource) for one in rivals.requests(second)} == {("get", "leases")}
     assert [second.status(path) for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]
     assert (_is_leader(first), _is_leader(second)) == (1.0, 0.0)
+    assert 'resource="leases"' in _page(second)
     assert rivals.reigns() == [first.identity]
 
 
-def _is_leader(rival: Rival) -> float:
+def _page(rival: Rival) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{rival.process.port}/metrics", timeout=5) as answer:
-        page = answer.read().decode()
-    said = re.search(r"^vllm_operator\w*leader\w* (\S+)$", page, re.MULTILINE)
-    assert said, page
+        page: str = answer.read().decode()
+    return page
+
+
+def _is_leader(rival: Rival) -> float:
+    said = re.search(r"^vllm_operator_is_leader (\S+)$", _page(rival), re.MULTILINE)
+    assert said
     return float(said[1])
 
 

@@ -51,8 +51,10 @@ class Leadership:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        outcome, _ = await asyncio.gather(*waiting, return_exceptions=True)
         self.follows = False
+        if isinstance(outcome, Exception):
+            raise outcome
         if stop.is_set():
             return False
         self._keeping = asyncio.create_task(self._keep(self._election, stop), name="lease")
