@@ -226,7 +226,9 @@ class Reconciler:
         # A Conflict goes up: the next pass finds out whether the resource changed meanwhile or went.
         live = await self._cluster.apply_status(key.namespace, key.name, status)
         self._meter.applied(kinds.RESOURCE, changed=version_of(live["metadata"]) != version_of(body["metadata"]))
-        self._note_version(key, live)
+        # Else an edit came in between, and its event must not be taken for one of ours.
+        if live["metadata"]["generation"] == body["metadata"]["generation"]:
+            self._note_version(key, live)
         return True
 
     def _note_version(self, key: Key, body: Object) -> None:

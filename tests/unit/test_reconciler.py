@@ -13,7 +13,8 @@ from podstatus import container, crash, pod
 from vllm_operator import kinds
 from vllm_operator.diagnose import PATIENCE_SECONDS
 from vllm_operator.errors import Blocked, Conflict, Gone, Transient
-from world import EPHEMERAL, KEY, World
+from vllm_operator.naming import Key
+from world import EPHEMERAL, KEY, Object, World
 
 BEFORE_PODS = ["apply ServiceAccount", "apply PersistentVolumeClaim", "apply Job", "apply Service"]
 
@@ -94,6 +95,27 @@ async def test_a_resource_that_no_rule_of_today_allows_is_told_as_refused() -> N
     world.api.objects["VLLMDeployment", "chat"]["spec"] = {"model": {"source": "nonsense"}}
     ended = await world.reconciler.reconcile(KEY)
     assert (ended.writes, ended.phase, ended.reason) == (1, "Refused", "InvalidSpec")
+
+
+async def test_an_edit_in_the_midst_of_a_pass_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    due: list[Key] = []
+    monkeypatch.setattr(world, "add", due.append)
+    apply_status = world.api.apply_status
+
+    async def edited_before(namespace: str, name: str, status: Object) -> Object:
+        world.ask(**EPHEMERAL, replicas=2)
+        edits.append(copy.deepcopy(world.api.objects["VLLMDeployment", "chat"]))
+        return await apply_status(namespace, name, status)
+
+    edits: list[Object] = []
+    world.ask(**EPHEMERAL, replicas=3)
+    monkeypatch.setattr(world.api, "apply_status", edited_before)
+    await world.reconcile()
+    (edit,) = edits
+    world.listener.resource_seen("MODIFIED", edit)
+    assert due == [KEY], "the status was written over it, and yet nobody has looked at the edit"
 
 
 async def test_a_conflict_over_the_status_is_another_pass() -> None:
