@@ -5,6 +5,7 @@ webhook that refuses) and of disturbances (requests that fail, answers that are 
 operator that dies and another one that takes over), with pauses between. When it is over and nothing fails any more
 
 - what exists, and the status, is what a fresh operator makes of the last spec (golden);
+- an operator that is never disturbed is there within a minute (five, if a webhook refused): no event is missed;
 - nothing is written any more;
 - the writes that changed something were at most twice the minimum: what an operator writes that is told the same
   demands, with the same pauses, and is never disturbed.
@@ -57,7 +58,8 @@ SPOILT = (
     (kinds.CONFIG_MAP, ("data",), {"dashboard.json": "{}"}),
 )
 _CHILDREN = tuple(kind for kind in kinds.CHILDREN if not kind.optional)
-_PAUSES = (0.0, 0.004, 0.3, 1.5, 20.0, 700.0)
+_PAUSES = (0.0, 0.004, 0.03, 0.3, 1.5, 20.0, 700.0)
+_PROMPT_SECONDS, _AFTER_REFUSAL_SECONDS = 60.0, 310.0
 
 
 class Story(RuleBasedStateMachine):
@@ -86,6 +88,11 @@ class Story(RuleBasedStateMachine):
     def edit(self, facet: str, option: int) -> None:
         self.choice[facet] = option % len(FACETS[facet])
         self._demand("ask", self._spec())
+
+    @rule(facet=st.sampled_from(tuple(FACETS)), option=st.integers(0, 5))
+    def edit_in_a_pass(self, facet: str, option: int) -> None:
+        self.choice[facet] = option % len(FACETS[facet])
+        self._demand("ask_in_a_pass", self._spec())
 
     @precondition(lambda self: self.world.spec is not None)
     @rule()
@@ -145,10 +152,12 @@ class Story(RuleBasedStateMachine):
     def _end(self) -> None:
         if self.choice["model"] == _TOO_BIG:  # what is refused leaves what there was, which no fresh operator knows
             self.edit("model", 0)
+        self._edit_in_the_last_pass()
         self._demand("admit")
         self.world.heal()
         self._demand("wait", SETTLED_SECONDS)
         golden, calm = self._golden(), self._calm()
+        assert calm.outcome() == golden, "undisturbed"
         assert self.world.outcome() == golden
         needed, used = calm.tally.changes, self.world.tally.changes
         assert len(used) <= 2 * len(needed), f"needed: {needed}; used: {used}"
@@ -156,13 +165,22 @@ class Story(RuleBasedStateMachine):
         self.world.wait(2 * RESYNC_SECONDS)
         assert self.world.tally.requests[asked:] == [], "it does not come to rest"
 
+    def _edit_in_the_last_pass(self) -> None:
+        """Once the servers have followed an edit, nothing else happens that would draw attention to another one."""
+        self.edit("engine", 1)
+        self._demand("wait", 0.3)
+        self.edit_in_a_pass("network", 1 - self.choice["network"])
+        self._demand("wait", 5.0)
+        self._demand("interject")
+
     def _golden(self) -> dict[str, dict[str, Any]]:
         """What a fresh operator makes of the last spec."""
         return _told([("ask", (self.world.spec,)), ("wait", (SETTLED_SECONDS,))] if self.world.spec else []).outcome()
 
     def _calm(self) -> World:
-        """The demands alone."""
-        return _told(self.demands)
+        """The demands alone; the last of them is to wait, and that shorter."""
+        refused = any(name == "refuse" for name, _ in self.demands)
+        return _told([*self.demands[:-1], ("wait", (_AFTER_REFUSAL_SECONDS if refused else _PROMPT_SECONDS,))])
 
 
 def _told(demands: Sequence[tuple[str, tuple[Any, ...]]]) -> World:

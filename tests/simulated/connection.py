@@ -94,35 +94,39 @@ class Connection:
     async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
         assert not dry_run
         name = f"apply {manifest['kind']} {manifest['metadata']['name']}"
-        return await self._write(name, lambda: self._server.apply(manifest, manager))
+        return await self._ask(lambda: self._write(name, lambda: self._server.apply(manifest, manager)))
 
     async def apply_alone(self, manifest: Object) -> Object:
         return await self.apply(manifest)
 
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         assert namespace == NAMESPACE
-        return await self._write("status", lambda: self._server.report(kinds.RESOURCE, name, status))
+
+        def report() -> Object:
+            self._server.interject()
+            return self._write("status", lambda: self._server.report(kinds.RESOURCE, name, status))
+
+        return await self._ask(report)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
         assert namespace == NAMESPACE
         assert uid
-        return await self._write(f"delete {kind} {name}", lambda: self._server.delete(kind, name, uid))
+        what = f"delete {kind} {name}"
+        return await self._ask(lambda: self._write(what, lambda: self._server.delete(kind, name, uid)))
 
     async def record(self, resource: object, kind: str, reason: str, message: str) -> None:
         """Events are no part of what must converge."""
 
     # --- the way there and back
 
-    async def _write(self, what: str, act: Callable[[], T]) -> T:
-        def count() -> T:
-            self._tally.requests.append(what)
-            before = self._server.version
-            done = act()
-            if self._server.version != before:
-                self._tally.changes.append(what)
-            return done
-
-        return await self._ask(count)
+    def _write(self, what: str, act: Callable[[], T]) -> T:
+        """Do it and count it."""
+        self._tally.requests.append(what)
+        before = self._server.version
+        done = act()
+        if self._server.version != before:
+            self._tally.changes.append(what)
+        return done
 
     async def _ask(self, act: Callable[[], T]) -> T:
         """Send a request. What has been sent is carried out, even when the operator dies before the answer."""

@@ -93,6 +93,8 @@ class Server:
         self._watchers: list[Tell] = []
         self.refused: set[Kind] = set()  # kinds that somebody's admission webhook fails on
 
+        self.interjections: list[Callable[[], object]] = []  # what happens right before the next status is written
+
     # --- reading
 
     def get(self, kind: Kind, name: str) -> Object | None:
@@ -146,6 +148,12 @@ class Server:
             raise Gone(name)
         self._commit(kind, name, Stored({**found.body, "status": copy.deepcopy(status)}, found.owners))
         return self._present(kind, name)
+
+    def interject(self) -> None:
+        """Let happen what was to happen right now."""
+        waiting, self.interjections = self.interjections, []
+        for act in waiting:
+            act()
 
     def spoil(self, kind: Kind, name: str, path: Path, value: object, manager: str = "stranger") -> None:
         """Somebody else sets a field, or removes it (None), and takes it over."""

@@ -136,12 +136,21 @@ class World:
 
     def ask(self, spec: Mapping[str, Any]) -> None:
         """Create the resource, or give it this spec."""
+        self.ask_in_a_pass(spec)
+        self.interject()
+
+    def ask_in_a_pass(self, spec: Mapping[str, Any]) -> None:
+        """As `ask`, but right before the operator writes its next status; it replaces what was to be asked then."""
         self.spec = spec
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": NAME}, "spec": dict(spec)}
-        self._do(lambda: self.server.apply(manifest, "user"))
+        self.server.interjections = [lambda: self.server.apply(manifest, "user")]
+
+    def interject(self) -> None:
+        """What was to happen in a pass happens now."""
+        self._do(self.server.interject)
 
     def delete(self) -> None:
-        self.spec = None
+        self.spec, self.server.interjections = None, []
         self._do(lambda: self.server.delete(kinds.RESOURCE, NAME))
 
     def spoil(self, kind: Kind, path: Path, value: object) -> None:
