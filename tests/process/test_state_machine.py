@@ -55,7 +55,7 @@ SPOILT = (
     (kinds.SERVICE, ("metadata", "labels", MANAGED_BY), "helm"),
     (kinds.CLAIM, ("metadata", "labels", "app.kubernetes.io/name"), "spoilt"),
     (kinds.AUTOSCALER, ("spec", "maxReplicas"), 9),
-    (kinds.CONFIG_MAP, ("data",), {"dashboard.json": "{}"}),
+    (kinds.CONFIG_MAP, ("data", "chat.json"), "{}"),
 )
 _CHILDREN = tuple(kind for kind in kinds.CHILDREN if not kind.optional)
 _PAUSES = (0.0, 0.004, 0.03, 0.3, 1.5, 20.0, 700.0)
