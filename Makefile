@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: node-test sizing-report process-test help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench golden
+.PHONY: node-test sizing-report process-test help venv venv-path lock check test unit cluster-test crd docs demo demo-down bench soak golden
 
 PYTHON ?= python3
 CACHE := $(or $(VLLM_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-operator)
@@ -61,6 +61,9 @@ golden: venv ## rewrite the reviewed manifests in tests/golden from the samples
 bench: venv ## measure convergence beside a bare client, and the time to a first token beside bare vLLM
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.first_token
+
+soak: venv ## a change a second for two minutes, or days: memory, tasks, age of the queue
+	$(BIN)/python -m soak
 
 demo: venv ## local cluster, operator, samples: Ready on simulated GPU nodes
 	@$(BIN)/python -m demo

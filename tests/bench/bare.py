@@ -59,6 +59,7 @@ async def write(cluster: Cluster, resources: list[Object]) -> None:
         await cluster.apply(next(one for one in manifests if one["kind"] == "Deployment"))
 
     await each(planned, before)
+    await each([group for group in planned if all(one["kind"] != "Job" for one in group)], server)
     waiting = {one["metadata"]["name"]: group for group in planned for one in group if one["kind"] == "Job"}
     namespace = resources[0]["metadata"]["namespace"]
     while waiting:

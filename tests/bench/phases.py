@@ -1,0 +1,200 @@
+"""What is measured, one thing after the other, on a scene."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from bench import bare
+from bench.figures import Figure, quantile
+from bench.scene import BARE_NAMESPACE, NAMESPACE, Scene, answered, changed, resource
+from vllm_operator import kinds
+
+RATIO_GOAL, ALONE_GOAL, MEMORY_GOAL_MIB, RESTART_GOAL_SECONDS, EVENT_GOAL_SECONDS = 1.6, 2.0, 120.0, 15.0, 2.0
+# Beside a storm others may take a tenth longer, and what the machine makes of it.
+STORM_GOAL = 1.1
+# Slow enough that rollouts of one edit do not hold up the next on a small machine.
+_EDITS_PER_SECOND = 4
+_EDITS = 100
+_FLIPS_PER_SECOND = 10
+_AFTERWARDS_SECONDS = 5.0  # more than the last change takes
+_ALONE = 7
+_LOOK_SECONDS = 0.01
+_EPHEMERAL = {"cache": {"ephemeral": True}}
+
+
+# --- many at once
+
+
+async def floor(scene: Scene, count: int) -> float:
+    """Seconds in which a client that only writes gets as many services to run."""
+    resources = [resource(index, BARE_NAMESPACE) for index in range(count)]
+    started = time.monotonic()
+    await bare.write(scene.client, resources)
+    await bare.until_available(scene.client, BARE_NAMESPACE, count)
+    return time.monotonic() - started
+
+
+async def converge(scene: Scene, count: int, bare_seconds: float) -> list[Figure]:
+    """All resources created as fast as the API server takes them, until all are Ready."""
+    mark, started = scene.local.audit_mark(), time.monotonic()
+    await bare.each([resource(index) for index in range(count)], scene.apply)
+    await scene.until_ready(count)
+    seconds = time.monotonic() - started
+    requests = Counter(f"{one.verb} {one.resource}" for one in scene.requests(mark))
+    await scene.until_calm()
+    return [
+        Figure(f"{count} resources, a client that only writes", bare_seconds, "s"),
+        Figure(f"{count} resources, operator, until all are Ready", seconds, "s"),
+        Figure("ratio", seconds / bare_seconds, "", RATIO_GOAL),
+        Figure("requests per resource", requests.total() / count),
+        *(Figure(f"  {name}", number / count) for name, number in requests.most_common(8)),
+        Figure("resident memory", scene.resident_mib, "MiB", MEMORY_GOAL_MIB),
+    ]
+
+
+async def idle(scene: Scene, seconds: float) -> list[Figure]:
+    """What it asks for when nothing happens."""
+    mark = scene.local.audit_mark()
+    await asyncio.sleep(seconds)
+    return [Figure(f"requests in {seconds:g} s of idleness, watches left out", len(scene.requests(mark)), "", 0)]
+
+
+# --- one after the other
+
+
+async def _edit(scene: Scene, count: int, sequences: int) -> list[float]:
+    """Change resources at a steady pace; for each the seconds from the answer to the last apply of its Deployment."""
+    mark, turns = scene.local.audit_mark(), min(count, _EDITS)
+    began = time.monotonic()
+    for turn in range(turns):
+        await asyncio.sleep(max(0.0, began + turn / _EDITS_PER_SECOND - time.monotonic()))
+        await scene.apply(changed(turn, sequences))
+    await asyncio.sleep(_AFTERWARDS_SECONDS)
+    asked: dict[str, float] = {}
+    done: dict[str, float] = {}
+    for one in scene.local.audit_events(since=mark):
+        if one.verb != "patch" or one.stage != "ResponseComplete" or one.namespace != NAMESPACE:
+            continue
+        if one.resource == "vllmdeployments" and not one.subresource:
+            asked[one.name] = answered(one)
+        elif one.resource == "deployments" and "fieldManager=vllm-operator" in one.uri:
+            done[one.name] = answered(one)
+    edited = {f"bench-{turn}" for turn in range(turns)}
+    return [done[name] - asked[name] for name in edited]
+
+
+async def _flip(scene: Scene, name: str) -> None:
+    """Fight for the image of a Deployment, until cancelled."""
+    turn = 0
+    while True:
+        turn += 1
+        container = {"name": "vllm", "image": f"rival.example/vllm:v{turn % 2}"}
+        rival: dict[str, Any] = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"template": {"spec": {"containers": [container]}}},
+        }
+        await scene.client.apply(rival, "rival")
+        await asyncio.sleep(1 / _FLIPS_PER_SECOND)
+
+
+@contextlib.asynccontextmanager
+async def _storm(scene: Scene, name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(_flip(scene, name))
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def events(scene: Scene, count: int) -> list[Figure]:
+    """From a user's change to the last apply that follows, alone and beside a storm over another resource."""
+    before = await _edit(scene, count - 1, 32)
+    async with _storm(scene, f"bench-{count - 1}"):
+        beside = await _edit(scene, count - 1, 64)
+    await scene.until_calm()
+    return [
+        Figure(f"change to apply, p50 of {len(before)}", quantile(before, 0.5), "s"),
+        Figure("change to apply, p99", quantile(before, 0.99), "s", EVENT_GOAL_SECONDS),
+        Figure("the same beside a storm, p50", quantile(beside, 0.5), "s"),
+        Figure("the same beside a storm, p99", quantile(beside, 0.99), "s", EVENT_GOAL_SECONDS),
+        Figure("p50 beside a storm against before", quantile(beside, 0.5) / quantile(before, 0.5), "", STORM_GOAL),
+        Figure("p99 beside a storm against before", quantile(beside, 0.99) / quantile(before, 0.99)),
+    ]
+
+
+# --- a restart
+
+
+async def restart(scene: Scene, count: int) -> list[Figure]:
+    """Killed and started again: how long until every resource was looked at, and what was written meanwhile."""
+    before, mark = await scene.versions(), scene.local.audit_mark()
+    scene.operator.kill()
+    started = time.monotonic()
+    scene.operator.start()
+    await _until_looked_at(scene, mark, count)
+    seconds = time.monotonic() - started
+    await scene.until_calm()
+    after = await scene.versions()
+    return [
+        Figure(f"restart, until all {count} were looked at", seconds, "s", RESTART_GOAL_SECONDS),
+        Figure("requests that write, after a restart", sum(one.is_write for one in scene.requests(mark)), "", 0),
+        Figure("objects changed by a restart", len(before.items() ^ after.items()), "", 0),
+        Figure("resident memory after a restart", scene.resident_mib, "MiB", MEMORY_GOAL_MIB),
+    ]
+
+
+async def _until_looked_at(scene: Scene, mark: int, count: int) -> None:
+    """Wait until the operator has read so many resources one by one, which is how a pass begins."""
+    while True:
+        found = scene.requests(mark)
+        if len({one.name for one in found if (one.verb, one.resource) == ("get", "vllmdeployments")}) >= count:
+            return
+        await asyncio.sleep(0.5)
+
+
+# --- one alone
+
+
+async def alone(scene: Scene) -> list[Figure]:
+    """One resource and nothing else to do, without a download to wait for: medians of a few."""
+    ours, theirs = [], []
+    for turn in range(_ALONE):
+        theirs.append(await _bare_alone(scene, resource(10_000 + turn, BARE_NAMESPACE, **_EPHEMERAL)))
+        ours.append(await _operator_alone(scene, resource(10_000 + turn, NAMESPACE, **_EPHEMERAL)))
+    bare_seconds, seconds = quantile(theirs, 0.5), quantile(ours, 0.5)
+    return [
+        Figure("one resource, a client that only writes", bare_seconds, "s"),
+        Figure("one resource, operator, until it is Ready", seconds, "s"),
+        Figure("ratio for one", seconds / bare_seconds, "", ALONE_GOAL),
+    ]
+
+
+async def _bare_alone(scene: Scene, one: dict[str, Any]) -> float:
+    started = time.monotonic()
+    await bare.write(scene.client, [one])
+    await _until(scene, kinds.DEPLOYMENT, one, lambda status: status.get("availableReplicas", 0) > 0)
+    return time.monotonic() - started
+
+
+async def _operator_alone(scene: Scene, one: dict[str, Any]) -> float:
+    started = time.monotonic()
+    await scene.apply(one)
+    await _until(scene, kinds.RESOURCE, one, lambda status: status.get("phase") == "Ready")
+    return time.monotonic() - started
+
+
+async def _until(
+    scene: Scene, kind: kinds.Kind, one: dict[str, Any], said: Callable[[Mapping[str, Any]], bool]
+) -> None:
+    metadata = one["metadata"]
+    while True:
+        live = await scene.client.get(kind, metadata["namespace"], metadata["name"])
+        if live and said(live.get("status") or {}):
+            return
+        await asyncio.sleep(_LOOK_SECONDS)

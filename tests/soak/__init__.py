@@ -1,0 +1,1 @@
+"""A change a second for a long time."""
