@@ -127,7 +127,7 @@ class World:
     def add(self, key: Key) -> None:
         """Nothing waits here: tests reconcile when they say so."""
 
-    def add_after(self, key: Key, seconds: float) -> None:
+    def add_soon(self, key: Key) -> None:
         """As `add`."""
 
     def ask(self, **spec: Any) -> None:  # noqa: ANN401

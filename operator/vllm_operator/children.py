@@ -52,14 +52,19 @@ class Children:
         self._jobs = jobs
         self._meter = meter
         self._renews = renews  # servers follow each release of the operator
+        self._absent: dict[Key, set[Ref]] = {}  # what was looked for in vain, in this pass over a resource
 
     async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
         """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
         ref: Ref = (kind, key.namespace, name)
         if (known := self._notes.observed.get(ref)) is not None:
             return known
-        body = await self._cluster.get(kind, key.namespace, name)
-        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body) if body else None
+        absent = self._absent.setdefault(key, set())
+        body = None if ref in absent else await self._cluster.get(kind, key.namespace, name)
+        if body is None:
+            absent.add(ref)
+            return None
+        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body)
 
     async def know_fixed(self, key: Key) -> None:
         """Claim and Deployment: what exists of them limits what can be planned.
@@ -67,6 +72,7 @@ class Children:
         Asked for once: later the watch tells, but for objects that are not ours, and those are looked for again before
         anything is written over them.
         """
+        self._absent.pop(key, None)
         if key in self._notes.resources:
             return
         claim, workload = child_name(key.name, "-cache"), child_name(key.name)
@@ -90,6 +96,7 @@ class Children:
                 self._note_blocked(done, child, error)
             except Transient as error:
                 done.failure = done.failure or error
+        self._absent.pop(done.key, None)
 
     async def _apply_child(self, done: Pass, child: Child) -> None:
         key, observed = done.key, self._notes.observed

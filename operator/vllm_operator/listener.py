@@ -17,8 +17,6 @@ from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, re
 
 DELETED = "DELETED"
 SERVER = "server"
-# Children change in bursts (a rollout writes a status per pod): one pass sees them all.
-_COALESCE_SECONDS = 0.5
 
 
 class Queue(Protocol):
@@ -27,8 +25,8 @@ class Queue(Protocol):
     def add(self, key: Key) -> None:
         """Look at a resource as soon as possible."""
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        """Look at a resource later, unless it is due sooner."""
+    def add_soon(self, key: Key) -> None:
+        """Look at a resource soon, for something that rarely comes alone."""
 
 
 class Notes:
@@ -140,7 +138,7 @@ class Listener:
         known = observed.get(ref)
         if known is None or version > known.version:
             observed.see(key, ref, body)
-            self._queue.add_after(key, _COALESCE_SECONDS)
+            self._queue.add_soon(key)
 
     def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A pod was listed, changed or deleted; only its troubles are remembered."""
@@ -161,10 +159,10 @@ class Listener:
             self._notes.see_loading(key, metadata["name"], loads=loads)
             news |= self._notes.see_outcome(key, metadata["name"], ended)
         if news:
-            self._queue.add_after(key, _COALESCE_SECONDS)
+            self._queue.add_soon(key)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A node was listed, changed or deleted; resources may fit now, or no more."""
         if self._notes.inventory.see(body, deleted=event == DELETED):
             for key in tuple(self._notes.resources):
-                self._queue.add_after(key, _COALESCE_SECONDS)
+                self._queue.add_soon(key)

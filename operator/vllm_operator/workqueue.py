@@ -13,6 +13,11 @@ from typing import Generic, Literal, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+# What rarely comes alone is gathered for so long; when nothing else is to be done, the first few runs begin at once.
+_SOON_SECONDS = 0.5
+_HURRIED = 4.0
+_HURRIED_KEYS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -37,6 +42,22 @@ class Standing(Generic[K]):
     failures: int
 
 
+class _Haste(Generic[K]):
+    """How often in a row a key may be hurried: a token bucket for each key that was, of late."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[K, tuple[float, float]] = {}  # key -> tokens left, and when that was so
+
+    def take(self, key: K, now: float) -> bool:
+        """Whether the key may be hurried at this moment. Asking costs a token, so what never rests never is."""
+        left, since = self._tokens.pop(key, (_HURRIED, now))
+        left = min(_HURRIED, left + (now - since) / _SOON_SECONDS)
+        if len(self._tokens) >= _HURRIED_KEYS:
+            self._tokens.clear()  # to be generous costs little
+        self._tokens[key] = (max(left - 1, -1.0), now)
+        return left >= 1
+
+
 class QueueClosed(Exception):  # noqa: N818 - not a failure: the queue has nothing more to give
     """The queue hands out no more keys."""
 
@@ -54,6 +75,7 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._retries: dict[K, float] = {}  # key -> when its next attempt is due
         self._handed_out = 0.0  # when a key was, last
+        self._haste = _Haste[K]()
         self._available = asyncio.Semaphore(0)
         self._closed = False
 
@@ -110,6 +132,17 @@ class WorkQueue(Generic[K]):
         if pending is not None:
             pending.cancel()
         self._timers[key] = asyncio.get_running_loop().call_at(due, self._elapsed, key)
+
+    def add_soon(self, key: K) -> None:
+        """Make a key due for something that rarely comes alone.
+
+        A few times in a row that is at once, while nothing else is to be done; else after half a second, so that one
+        run sees all that came meanwhile.
+        """
+        if self._waiting or self._running.keys() - {key} or not self._haste.take(key, self._now()):
+            self.add_after(key, _SOON_SECONDS)
+        else:
+            self.add(key)
 
     async def get(self) -> K:
         """The next key; the caller must call `done` with it. Raises QueueClosed once the queue is closed."""

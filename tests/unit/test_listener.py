@@ -23,8 +23,7 @@ class FakeQueue:
     def add(self, key: Key) -> None:
         self.woken.append(f"{key} now")
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        assert 0 < seconds <= 1
+    def add_soon(self, key: Key) -> None:
         self.woken.append(f"{key} soon")
 
     def take(self) -> list[str]:

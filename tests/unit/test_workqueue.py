@@ -270,3 +270,41 @@ async def test_where_every_key_stands() -> None:
         ("a", "delayed", 59.9, 0),
     ]
     assert queue.running == 1
+
+
+@virtual_time
+async def test_what_comes_in_bursts_is_hurried_a_few_times_and_then_gathered() -> None:
+    queue, taken = WorkQueue[str](), list[float]()
+    for _ in range(6):
+        queue.add_soon("a")
+        await take(queue)
+        taken.append(now())
+    assert [round(at - taken[0], 3) for at in taken] == [0, 0, 0, 0, 0.5, 1.0]
+    await asyncio.sleep(10)
+    start = now()
+    queue.add_soon("a")
+    await take(queue)
+    assert now() == start, "a while later it may be hurried again"
+
+
+@virtual_time
+async def test_nothing_is_hurried_while_others_wait_or_are_worked_on() -> None:
+    queue, start = WorkQueue[str](), now()
+    queue.add("b")
+    queue.add_soon("a")
+    busy = await queue.get()
+    queue.add_soon("c")
+    assert (busy, len(queue)) == ("b", 0)
+    queue.done(busy)
+    assert [await take(queue), await take(queue)] == ["a", "c"]
+    assert now() - start == 0.5
+
+
+@virtual_time
+async def test_what_its_own_run_brings_about_is_looked_at_right_after() -> None:
+    queue = WorkQueue[str]()
+    queue.add("a")
+    key = await queue.get()
+    queue.add_soon(key)
+    queue.done(key)
+    assert len(queue) == 1
