@@ -36,6 +36,8 @@ from operator_process import free_port
 GOAL = 1.1
 NAME = "bench"
 _LOOK_SECONDS = 0.02
+# A connection that was begun before the Service's address led anywhere never gets there.
+_PATIENCE = httpx.Timeout(60, connect=1)
 # Arguments with a value that a server beside the cluster cannot have.
 _OF_THE_POD = ("--revision", "--middleware", "--host", "--port")
 # Of the machine, for a compiler in the container: the image has none, and no headers.
@@ -65,9 +67,10 @@ class Start:
 
 def _ask(url: str) -> bool:
     """Whether a first token comes."""
+    question = body(NAME, "Hello", stream=True)
     with (
         suppress(httpx.TransportError),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=body(NAME, "Hello", stream=True), timeout=60) as answer,
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=question, timeout=_PATIENCE) as answer,
     ):
         return answer.status_code == httpx.codes.OK and any("content" in line for line in answer.iter_lines())
     return False
