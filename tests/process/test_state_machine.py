@@ -49,6 +49,7 @@ _TOO_BIG = 2
 SPOILT = (
     (kinds.DEPLOYMENT, ("spec", "replicas"), 7),
     (kinds.DEPLOYMENT, ("spec", "template", "spec", "containers"), [{"name": "vllm", "image": "rival.example/vllm:1"}]),
+    (kinds.DEPLOYMENT, ("spec", "template", "spec", "terminationGracePeriodSeconds"), None),
     (kinds.DEPLOYMENT, ("metadata", "labels", MANAGED_BY), None),
     (kinds.SERVICE, ("spec", "ports"), [{"port": 9}]),
     (kinds.SERVICE, ("metadata", "annotations", RESOURCE_ANNOTATION), None),

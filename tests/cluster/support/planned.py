@@ -11,6 +11,7 @@ from cluster.support.service import Service
 from vllm_operator import kinds
 from vllm_operator.api.parse import parse
 from vllm_operator.inventory import Inventory
+from vllm_operator.keeping import recorded
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR, controller_of, resource_of
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.types import Defaults, Facts
@@ -29,7 +30,7 @@ def planned(service: Service) -> list[Manifest]:
     previous = (body.get("status") or {}).get("sizing", {}).get("gpu", "")
     plan = make_plan(parse(body), Defaults(), Facts(offers=inventory.offers(), previous_product=previous))
     assert plan.refusal is None, plan.refusal
-    return render(plan)
+    return [recorded(manifest) for manifest in render(plan)]
 
 
 def deviations(service: Service) -> list[str]:
