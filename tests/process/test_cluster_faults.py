@@ -1,6 +1,7 @@
 """What no healthy API server can be made to do: answers that fail for a while, or not in the expected form."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from aiohttp import web
 from fakeapi import FakeApi, kubeconfig, serving
 from virtualtime import virtual_time
 from vllm_operator import kinds
-from vllm_operator.cluster import Cluster, client
+from vllm_operator.cluster import Cluster, client, sockets
 from vllm_operator.cluster.bucket import TokenBucket
 from vllm_operator.errors import Blocked, Gone, Transient
 
@@ -246,3 +247,17 @@ async def test_events_of_one_pod(server: FakeApi, api: Cluster) -> None:
     assert dict(server.requests[0].query) == {"fieldSelector": "involvedObject.uid=u1", "limit": "100"}
     server.always(200, {"metadata": {}, "items": None})
     assert await api.pod_events("team", "u1") == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "uses"), [("HTTPS_PROXY", True), ("http_proxy", True), ("ALL_PROXY", True), ("NO_PROXY", False)]
+)
+def test_the_environment_is_looked_at_where_it_names_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, variable: str, *, uses: bool
+) -> None:
+    for name in tuple(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    assert not sockets.uses_proxies()
+    monkeypatch.setenv(variable, "proxy.example:3128")
+    assert sockets.uses_proxies() == uses
