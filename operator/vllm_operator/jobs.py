@@ -24,6 +24,7 @@ from vllm_operator.status.pods import refusal_of
 
 PROGRESS_SECONDS = 15.0  # between two looks at how far a download is
 _LINES = 5
+PATIENCE_SECONDS = 5.0  # until a Job without pods is worth asking about
 RETRY_SECONDS = 300  # between two attempts at a Job that has failed for good
 
 
@@ -111,6 +112,11 @@ class Jobs:
             if live and live.body["spec"]["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION) == what:
                 return _Job(ref[2], live.body)
         return None
+
+
+def age_of(job: Live, now: datetime) -> float:
+    """Seconds since a Job that has begun did so."""
+    return (now - datetime.fromisoformat(job.body["status"]["startTime"])).total_seconds()
 
 
 def retry_in(live: Live, now: datetime) -> float | None:

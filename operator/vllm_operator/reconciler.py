@@ -16,7 +16,7 @@ from vllm_operator.children import Children, Pass
 from vllm_operator.diagnose import Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError
 from vllm_operator.gauge import Gauge
-from vllm_operator.jobs import PROGRESS_SECONDS, Jobs
+from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, Jobs, age_of
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name
 from vllm_operator.observed import live_claim, live_workload, version_of
@@ -164,8 +164,9 @@ class Reconciler:
         job = self._jobs.without_pods(done.key)
         if job is None:
             return None
-        done.requeue_after = earlier(done.requeue_after, PROGRESS_SECONDS)
-        return await self._jobs.refusal(done.key, job)
+        young = age_of(job, datetime.now(UTC)) < PATIENCE_SECONDS  # its controller is about to make a pod
+        done.requeue_after = earlier(done.requeue_after, PATIENCE_SECONDS if young else PROGRESS_SECONDS)
+        return None if young else await self._jobs.refusal(done.key, job)
 
     def _observation(self, done: Pass, refusal: PodTrouble | None) -> Observation:
         claim = self._children.body(done, kinds.CLAIM) or {}

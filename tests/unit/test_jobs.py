@@ -9,7 +9,7 @@ import pytest
 
 from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
-from vllm_operator.jobs import PROGRESS_SECONDS, RETRY_SECONDS
+from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, RETRY_SECONDS
 from vllm_operator.naming import JOB_LABEL, RESOURCE_ANNOTATION, labels
 from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
 from world import COMMIT, KEY, World
@@ -280,6 +280,18 @@ def refuse(world: Jobs, component: str, why: str, **counts: int) -> None:
     event = {"type": "Warning", "reason": "FailedCreate", "message": message, "involvedObject": {"uid": uid}}
     world.api.store("Event", name, event)
     world.happen(kinds.JOB, name, status={"startTime": "2026-01-01T00:00:00Z", **counts})
+
+
+async def test_a_job_that_has_just_begun_is_given_a_moment() -> None:
+    world = Jobs()
+    await world.reconcile()
+    refuse(world, "preload", QUOTA)
+    job = world.job("preload")
+    assert job
+    begun = {"startTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    world.happen(kinds.JOB, job["metadata"]["name"], status=begun)
+    assert (await world.reconciler.reconcile(KEY)).requeue_after == PATIENCE_SECONDS
+    assert world.condition("CacheReady")["reason"] != "QuotaExceeded"
 
 
 @pytest.mark.parametrize(("why", "reason"), [(QUOTA, "QuotaExceeded"), (PRIVILEGED, "ReplicaFailure")])
