@@ -193,10 +193,12 @@ def test_fight_about_a_field_stays_bounded(arena: Arena, arena_namespace: str, l
     operator, api = launch(), arena.api
     fought = Service.create(api, arena_namespace, "fought", {"replicas": 0}).wait_ready()
     traffic = Traffic(arena.cluster)
+    began = time.monotonic()
     with ThreadPoolExecutor(1) as rival:
         fight = rival.submit(_fight, arena.api, arena_namespace, fought.name)
         bystanders = _make(api, arena_namespace, 3)
         waits = _edit_until(fight, bystanders)
+    lasted = time.monotonic() - began  # longer than planned where the machine is busy
     quiet_after = _await_quiet(arena, operator)
     writes = [event for event in traffic.writes() if (event.resource, event.name) == ("deployments", fought.name)]
     print(  # noqa: T201
@@ -204,7 +206,7 @@ def test_fight_about_a_field_stays_bounded(arena: Arena, arena_namespace: str, l
         f"others waited for {max(waits):.2f} s at most"
     )
     assert max(waits) <= OTHERS_WAIT_SECONDS
-    assert len(writes) <= WRITES_AT_ONCE + WRITES_PER_SECOND * STORM_SECONDS + 2
+    assert len(writes) <= WRITES_AT_ONCE + WRITES_PER_SECOND * lasted + 2
     assert quiet_after <= QUIET_WITHIN_SECONDS
     for service in (fought, *bystanders):
         service.wait_ready()
