@@ -30,8 +30,8 @@ SHORT_SECONDS, FULL_SECONDS = 30.0, 300.0
 FIRST_SECONDS = 16.0
 # Promised are 30 s; a machine that is busy with other tests is given half as much again.
 RECOVERY_SECONDS = 45.0
-# On average it is less than one; attempts are spread at random, and are counted for a short while only.
-REQUESTS_PER_SECOND = 1.5
+# Measured: 0.8 to 1.5. Attempts are spread at random, and are counted for a short while only.
+REQUESTS_PER_SECOND = 2.0
 RESOURCES = 10
 
 
