@@ -17,22 +17,35 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = "unit"
-SHOWN = "cluster"
-BESIDE = ("node", "process")
+_SHORT = "not long"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the tests: a name, a tier, and an expression of marks."""
+
+    name: str
+    tier: str
+    marks: str = _SHORT
+
+
+FIRST = Part("unit", "unit")
+SHOWN = Part("cluster", "cluster", f"{_SHORT} and not arena")
+# Tests that break a control plane have one of their own.
+BESIDE = (Part("node", "node"), Part("arena", "cluster", f"{_SHORT} and arena"), Part("process", "process"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A tier that runs beside the one that is shown, and what it prints meanwhile."""
+    """A part that runs beside the one that is shown, and what it prints meanwhile."""
 
-    tier: str
+    part: Part
     process: subprocess.Popen[bytes]
     output: IO[bytes]
 
 
-def _start(tier: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "-m", "not long", f"tests/{tier}"]
+def _start(part: Part, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pytest", "-m", part.marks, f"tests/{part.tier}"]
     return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
         command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT if output else None
     )
@@ -45,7 +58,7 @@ def _say(text: str) -> None:
 def _finish(runs: list[_Run]) -> Iterator[int]:
     for run in runs:
         code = run.process.wait()
-        _say(f"{run.tier}:")
+        _say(f"{run.part.name}:")
         run.output.seek(0)
         sys.stdout.buffer.write(run.output.read())
         sys.stdout.flush()
@@ -58,12 +71,12 @@ def main() -> int:
     _say("the pure tests")
     codes = [_start(FIRST).wait()]
     _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
-    _say(f"{SHOWN} here, {' and '.join(BESIDE)} beside it (shown afterwards)")
+    _say(f"{SHOWN.name} here; {', '.join(part.name for part in BESIDE)} beside it, shown afterwards")
     with ExitStack() as files:
-        outputs = {tier: files.enter_context(tempfile.TemporaryFile()) for tier in BESIDE}
-        runs = [_Run(tier, _start(tier, output), output) for tier, output in outputs.items()]
+        outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in BESIDE]
+        runs = [_Run(part, _start(part, output), output) for part, output in zip(BESIDE, outputs, strict=True)]
         codes.append(_start(SHOWN).wait())
-        _say(f"{SHOWN} ended after {time.monotonic() - started:.0f} s; the rest:")
+        _say(f"{SHOWN.name} ended after {time.monotonic() - started:.0f} s; the rest:")
         codes += _finish(runs)
     _say(f"all ended after {time.monotonic() - started:.0f} s: {'passed' if not any(codes) else 'FAILED'}")
     return max(codes)

@@ -17,6 +17,8 @@ from cluster.support import gate
 from cluster.support.arena import Arena
 from cluster.support.rivals import SHORT, Rival, Rivals, at, busy, soon
 from cluster.support.service import Service
+from cluster.support.traffic import Traffic
+from localcluster.audit import AuditEvent
 from vllm_operator.kinds import LEASE
 
 Meet = Callable[..., Rivals]
@@ -169,10 +171,18 @@ def test_a_leader_that_is_not_answered_is_silent_before_its_lease_is_over(
     assert rivals.reigns() == [first.identity, second.identity]
 
 
-def test_after_an_outage_the_follower_leads_at_once(
+def _written(traffic: Traffic) -> list[AuditEvent]:
+    """Whatever was written, but for the Lease, oldest first."""
+    return sorted((one for one in traffic.writes() if one.resource != LEASE.plural), key=lambda one: one.received)
+
+
+def test_after_an_outage_one_of_them_leads_soon(
     meet: Meet, services: list[Service], record_property: Callable[[str, object], None]
 ) -> None:
-    """Nobody can lead meanwhile: the leader ends, and when it is started again it waits, as the follower does."""
+    """Nobody can lead meanwhile: the leader ends, and when it is started again it waits, as the follower does.
+
+    Which of the two is faster afterwards is chance.
+    """
     rivals = meet(**SHORT)
     with gate.opened(rivals.arena.account) as door:
         first = rivals.start(door.kubeconfig)
@@ -186,11 +196,11 @@ def test_after_an_outage_the_follower_leads_at_once(
             first.process.start()
             soon(lambda: "not started yet: " in first.process.tail(), "it waits for the API server")
             door.heal()
-            healed = time.time()
-            soon(lambda: rivals.writes(second), "the other one writes")
+            healed, again = time.time(), Traffic(rivals.arena.cluster)
+            soon(lambda: _written(again), "one of them writes")
         first.process.wait_ready()
-    after = at(rivals.writes(second)[0]) - healed
-    _told(record_property, "end of the outage to the other's first write", after)
+    after = at(_written(again)[0]) - healed
+    _told(record_property, "end of the outage to the first write", after)
     assert second.process.alive
     assert after <= 15
-    assert rivals.reigns() == [first.identity, second.identity]
+    assert rivals.reigns() in ([first.identity], [first.identity, second.identity])

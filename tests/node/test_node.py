@@ -175,6 +175,11 @@ def test_gpu_capacity_is_honoured(local_cluster: Cluster, kubectl: Kubectl) -> N
     unschedulable = "-o=jsonpath={.status.conditions[?(@.type=='PodScheduled')].reason}"
     wait_for(lambda: kubectl("get", "pod", "gpu", unschedulable).stdout == "Unschedulable", 30, "pod is unschedulable")
     local_cluster.set_gpus("NVIDIA-L4", 2)
+    # The scheduler may see the new capacity before the kubelet does, which then turns the pod away.
+    while workloads.finished(kubectl, "gpu") == "Failed":
+        assert kubectl("get", "pod", "gpu", "-o=jsonpath={.status.reason}").stdout.startswith("OutOf")
+        kubectl("delete", "pod", "gpu", "--now")
+        kubectl.apply(workloads.pod("gpu", ["id"], resources={"nvidia.com/gpu": "1"}))
     assert workloads.finished(kubectl, "gpu") == "Succeeded"
     node = local_cluster.kubectl.get("node", NODE_NAME)
     assert node is not None
