@@ -173,7 +173,9 @@ class Observed:
 
     def see(self, key: Key, ref: Ref, body: Mapping[str, Any]) -> Live:
         """Take note of an object, unless a newer state of it is known already, or that it was deleted since."""
-        seen = reduce(body)
+        return self._take(key, ref, reduce(body))
+
+    def _take(self, key: Key, ref: Ref, seen: Live) -> Live:
         if seen.version < self._deleted.get(ref, 0):  # equal: it only lost the label by which it is watched
             return seen
         known = self._live.get(ref)
@@ -187,8 +189,9 @@ class Observed:
         self, key: Key, ref: Ref, manifest: Mapping[str, Any], body: Mapping[str, Any], *, kept: bool = False
     ) -> Live:
         """Take note of what our apply left behind; `kept`: with the pod template that was there, not the manifest's."""
-        self._applied[ref] = _Applied(manifest_digest(manifest), owned_digest(body), kept)
-        return self.see(key, ref, body)
+        left = reduce(body)
+        self._applied[ref] = _Applied(manifest_digest(manifest), left.content, kept)
+        return self._take(key, ref, left)
 
     def deleted(self, key: Key, ref: Ref, version: int) -> None:
         """The object was deleted at that resource version; an answer from before may still be under way."""

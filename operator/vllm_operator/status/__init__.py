@@ -29,6 +29,7 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
     old = {condition["type"]: condition for condition in previous.get("conditions", ())}
     name, namespace = plan.resource.name, plan.resource.namespace
     address = endpoint(plan.resource.spec, name, namespace)
+    measured = _measured(seen, previous)
     status = {
         "observedGeneration": generation,
         "phase": _phase(seen, found).value,
@@ -40,19 +41,18 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
         "selector": as_selector(selector(name)),
         "engine": _engine(plan),
         "model": _model(plan),
-        "sizing": _sizing(plan.sizing, _measured(seen, previous)) if plan.sizing else None,
-        **(_as_kept(seen, previous) if seen.kept else {}),
+        "sizing": _sizing(plan.sizing, measured) if plan.sizing else None,
+        **(_as_kept(plan, measured, previous) if seen.kept else {}),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
-def _as_kept(seen: Observation, previous: Mapping[str, Any]) -> dict[str, Any]:
+def _as_kept(plan: Plan, measured: dict[str, Any] | None, previous: Mapping[str, Any]) -> dict[str, Any]:
     """What runs as the release said that planned it; this one might plan it in another way."""
     told = {key: previous[key] for key in ("engine", "model", "sizing") if key in previous}
-    measured = _measured(seen, previous)
     if measured and "sizing" in told:
         told["sizing"] = {**told["sizing"], "measured": measured}
-    return {**told, "engine": {**(told.get("engine") or _engine(seen.plan)), "outdated": True}}
+    return {**told, "engine": {**(told.get("engine") or _engine(plan)), "outdated": True}}
 
 
 def refused_status(body: Mapping[str, Any], error: InvalidSpec, now: str) -> dict[str, Any]:
