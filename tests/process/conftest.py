@@ -1,13 +1,21 @@
-"""Models to fetch, and a client of the hub."""
+"""Models to fetch, a client of the hub, and a server in the place of an API server."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from fakeapi import FakeApi, serving
 from fetching import CONFIG, SIZE, Client, safetensors, write
 from hub import Hub
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
+    async with serving(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,23 +5,17 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from fakeapi import FakeApi, kubeconfig, serving
+from fakeapi import FakeApi, kubeconfig
 from vllm_operator.app import process, run
 from vllm_operator.config import OperatorConfig
 from vllm_operator.errors import UsageError
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
-    async with serving(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fakeapi import FakeApi, kubeconfig, serving
+from fakeapi import FakeApi, kubeconfig
 from vllm_operator import kinds
 from vllm_operator.cluster import Author, Cluster, LeaseStore
 from vllm_operator.errors import Conflict, LeaseLost, Transient
@@ -41,12 +41,6 @@ class Clock:
     """Seconds that are left to write."""
 
     left = math.inf
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
-    async with serving(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

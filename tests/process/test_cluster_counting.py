@@ -8,19 +8,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from fakeapi import FakeApi, kubeconfig, serving
+from fakeapi import FakeApi, kubeconfig
 from vllm_operator import kinds
 from vllm_operator.cluster import Author, Cluster
 from vllm_operator.errors import LeaseLost, Transient
 
 Call = tuple[str, str, str]
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
-    async with serving(tmp_path) as server:
-        yield server
 
 
 @contextlib.asynccontextmanager

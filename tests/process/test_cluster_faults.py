@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fakeapi import FakeApi, kubeconfig, serving
+from fakeapi import FakeApi, kubeconfig
 from virtualtime import virtual_time
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client, sockets
@@ -19,12 +19,6 @@ from vllm_operator.cluster.bucket import TokenBucket
 from vllm_operator.errors import Blocked, Gone, Transient
 
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
-    async with serving(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from fakeapi import FakeApi, serving
+from fakeapi import FakeApi
 from vllm_operator.app import leadership, run
 from vllm_operator.app.preflight import find_scope
 from vllm_operator.cluster import Cluster
@@ -21,12 +20,6 @@ from vllm_operator.kinds import CHILDREN
 
 OWN = tuple(kind for kind in CHILDREN if not kind.optional)
 _PATH = re.compile(r"/apis?/.*?(?:/namespaces/(?P<place>[^/]+))?/(?P<plural>\w+)$")
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApi]:
-    async with serving(tmp_path) as server:
-        yield server
 
 
 def grant(server: FakeApi, *refused: str) -> None:
