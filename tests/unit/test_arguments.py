@@ -71,6 +71,10 @@ def test_fields_of_the_model(fields: dict[str, Any], expected: list[str]) -> Non
              '{"name":"a","path":"acme/a"}', '{"name":"b","path":"acme/b"}'],
         ),
         ({"structuredOutputs": {"backend": "guidance"}}, ["--structured-outputs-config", '{"backend":"guidance"}']),
+        (
+            {"structuredOutputs": {"backend": "xgrammar", "disableAnyWhitespace": True}},
+            ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'],
+        ),
         ({"toolCalling": {"parser": "hermes"}}, ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]),
         ({"reasoning": {"parser": "qwen3"}}, ["--reasoning-parser", "qwen3"]),
         (

@@ -104,6 +104,9 @@ ROWS = {
     "spec.engine.lora.adapters[].source": Row(before="hf://acme/a", after="hf://acme/b", around=engine(lora=LORA)),
     "spec.engine.lora.maxRank": Row(after=64, around=engine(lora=LORA)),
     "spec.engine.structuredOutputs.backend": Row(before="auto", after="guidance"),
+    "spec.engine.structuredOutputs.disableAnyWhitespace": Row(
+        after=True, around=engine(structuredOutputs={"backend": "guidance"})
+    ),
     "spec.engine.toolCalling.parser": Row(before="hermes", after="mistral"),
     "spec.engine.reasoning.parser": Row(before="qwen3", after="deepseek_r1"),
     "spec.engine.extraArgs": Row(after=["--seed", "1"]),

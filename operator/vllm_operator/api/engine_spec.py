@@ -201,8 +201,19 @@ class KVOffload(ApiObject):
 class StructuredOutputs(ApiObject):
     """Guided decoding (JSON schema, regular expression, grammar, choice)."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.disableAnyWhitespace || self.backend in ['xgrammar', 'guidance']",
+            "disableAnyWhitespace needs the backend xgrammar or guidance: set backend as well",
+            lambda s: not s.disable_any_whitespace or s.backend in ("xgrammar", "guidance"),
+        ),
+    )
+
     backend: Literal["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"] = "auto"
     """Library that compiles the grammar."""
+
+    disable_any_whitespace: bool = False
+    """Whether JSON is kept compact, so that no answer fills up with blanks and line breaks."""
 
 
 class Parser(ApiObject):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from vllm_operator.api.engine_spec import Engine, LoRA, Speculative
+from vllm_operator.api.engine_spec import Engine, LoRA, Speculative, StructuredOutputs
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.profiles import Settings
@@ -118,7 +118,7 @@ def _features(spec: Spec) -> Iterator[str]:
     if engine.lora:
         yield from _lora(engine.lora)
     if engine.structured_outputs:
-        yield from ("--structured-outputs-config", _compact({"backend": engine.structured_outputs.backend}))
+        yield from ("--structured-outputs-config", _structured_outputs(engine.structured_outputs))
     if engine.tool_calling:
         yield from ("--enable-auto-tool-choice", "--tool-call-parser", engine.tool_calling.parser)
     if engine.reasoning:
@@ -139,6 +139,13 @@ def _lora(asked: LoRA) -> Iterator[str]:
     yield "--lora-modules"
     for adapter in asked.adapters:
         yield _compact({"name": adapter.name, "path": hub_id(adapter.source)})
+
+
+def _structured_outputs(asked: StructuredOutputs) -> str:
+    config: dict[str, object] = {"backend": asked.backend}
+    if asked.disable_any_whitespace:
+        config["disable_any_whitespace"] = True
+    return _compact(config)
 
 
 def _compact(value: object) -> str:
