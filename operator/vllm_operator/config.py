@@ -118,7 +118,7 @@ class OperatorConfig:
     lease_name: str = _dns_label("vllm-operator", "name of that Lease", "Lease")
     lease_namespace: str | None = _dns_label(None, "namespace of that Lease (default: the pod's own)", "namespace")
     lease_duration_seconds: int = _number(15, "seconds for which the Lease is held without being renewed", 1, 3600)
-    lease_renew_seconds: float = _number(10.0, "seconds after which who cannot renew the Lease ends", 0.5, 3600)
+    lease_renew_seconds: float = _number(10.0, "seconds after which who could not renew the Lease is silent", 0.5, 3600)
     lease_retry_seconds: float = _number(2.0, "seconds between two attempts to renew or to get the Lease", 0.1, 3600)
 
     config: str | None = _name("YAML file with settings, such as a mounted ConfigMap")

@@ -60,5 +60,9 @@ class Gone(OperatorError):  # noqa: N818
     """The resource is not there any more; nothing is left to do."""
 
 
+class NotLeading(OperatorError):  # noqa: N818
+    """Another process may lead at this moment: nothing was sent, and nothing is wrong with what was to be written."""
+
+
 class LeaseLost(OperatorError):  # noqa: N818
-    """Another process may lead by now: nothing may be written any more, and this process has to end."""
+    """Another process leads, or may, for good: this one has to end."""

@@ -5,6 +5,10 @@ read any other. Beyond them, whoever leads knows until when: `time_left` counts 
 renewal that succeeded was *sent*, and ends a good while before anybody else may take the Lease, who counts from when
 he *saw* that renewal. Nothing is sent to the API server once it has run out, and no write waits for an answer longer.
 
+An outage of the API server changes no leader. Who could not renew in time is silent, looks on, and leads again if the
+Lease still bears his name: a record is only ever written over the very one that was read, and nobody writes another's
+name, so nobody else has led. Others count the time in which they could look, and no other.
+
 No two clocks are ever compared. A Lease is held for as long as its record changes; the times in it are for people.
 """
 
@@ -14,18 +18,25 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from vllm_operator.errors import Conflict, LeaseLost, OperatorError
 
 log = logging.getLogger(__name__)
 
+_Answer = TypeVar("_Answer")
+
+# How long an API server that is away is waited for, in seconds, by who leads and by who starts (`app.process`); watches
+# do so for about as long. Ending during an outage would only make the kubelet wait longer and longer before it starts
+# the operator again.
+OUTAGE_SECONDS = 600.0
+
 # Renewals that fit between the last one and the deadline although each of them hangs: on fresh connections.
 _ATTEMPTS = 3
-_LEAST_SECONDS = 0.02  # of a pause, and of a request
+_LEAST_SECONDS = 0.02  # of a pause
 _RELEASED_SECONDS = 1  # what client-go leaves behind: zero is not allowed
 _NEVER = float("-inf")
 # Unlike CLOCK_MONOTONIC it goes on while the machine sleeps and others lead. A process that is stopped stops neither.
@@ -65,6 +76,11 @@ class Terms:
     deadline: float = 10.0
     retry: float = 2.0
 
+    @property
+    def answer(self) -> float:
+        """How long an answer is waited for."""
+        return self.deadline / _ATTEMPTS
+
 
 def _boot_clock() -> float:
     return time.clock_gettime(_CLOCK)
@@ -98,6 +114,8 @@ class Election:
         self._held: Record | None = None  # as last written; None while that is in doubt
         self._seen: Record | None = None  # as last read from somebody else
         self._seen_at = _NEVER
+        self._looked_at = _NEVER  # when it was last read
+        self._told = False  # that it can be neither read nor written
 
     @property
     def is_leader(self) -> bool:
@@ -108,33 +126,47 @@ class Election:
         """Seconds for which this candidate may still write; none when 0 or less."""
         return self._until - self._clock()
 
+    async def _answered(self, request: Awaitable[_Answer]) -> _Answer:
+        async with asyncio.timeout(self._terms.answer):
+            return await request
+
     # --- as a follower
 
     async def campaign(self) -> None:
         """Wait until this candidate leads, through whatever goes wrong."""
         while not self.is_leader:
             try:
-                async with asyncio.timeout(self._terms.deadline):
-                    pause = await self._stand()
+                pause = await self._stand()
             except (OperatorError, TimeoutError) as error:
-                log.warning("the lease cannot be read or taken: %s", str(error) or "no answer")
+                level = logging.DEBUG if self._told else logging.WARNING
+                log.log(level, "the lease cannot be read or taken: %s", str(error) or "no answer")
+                self._told = True
                 pause = self._pause()
+            else:
+                self._told = False
             await asyncio.sleep(pause)
 
     async def _stand(self) -> float:
         """Take the Lease when it is free; seconds until the next look."""
-        found = await self._store.get()
+        found = await self._answered(self._store.get())
         self._see(found)
         if (left := self._taken_for()) > 0:
             return max(_LEAST_SECONDS, min(left, self._pause()))
         sent = self._clock()
-        held = await self._take(found)
+        held = await self._answered(self._take(found))
         self._held, self._until = held, sent + self._terms.deadline
         log.info("leading as %s", self.identity, extra={"holder": self.identity, "transitions": held.transitions})
         return 0.0
 
     def _see(self, found: Record | None) -> None:
-        """A change is a sign of life, a Lease that vanished is none: whoever held it may not know yet."""
+        """A change is a sign of life, a Lease that vanished is none: whoever held it may not know yet.
+
+        Time in which this candidate did not look does not count: it slept, or was not answered, as the holder perhaps.
+        """
+        now = self._clock()
+        gap, self._looked_at = now - self._looked_at, now
+        if self._seen and gap > self._terms.retry + self._terms.answer:
+            self._seen_at += gap
         if found is None:
             return
         known = self._seen and replace(self._seen, version=found.version)
@@ -142,7 +174,7 @@ class Election:
             return
         if found.holder != (known.holder if known else ""):
             log.info("%s leads", found.holder or "nobody", extra={"holder": found.holder})
-        self._seen, self._seen_at = found, self._clock()
+        self._seen, self._seen_at = found, now
 
     def _taken_for(self) -> float:
         """Seconds until the Lease is free for this candidate; 0 or less when it is."""
@@ -168,38 +200,53 @@ class Election:
     # --- as the leader
 
     async def keep(self) -> NoReturn:
-        """Renew until cancelled. Raises LeaseLost when that fails for too long, or the Lease is somebody else's."""
-        while True:
-            await asyncio.sleep(self._terms.retry)
-            await self._renew_in_time()
+        """Renew until cancelled. Raises LeaseLost when another may lead, or the Lease is out of reach for ten minutes.
 
-    async def _renew_in_time(self) -> None:
-        while (left := self.time_left()) > 0:
+        When it could not be renewed in time this candidate leads no more, and again with the next renewal that
+        succeeds.
+        """
+        pause = self._terms.retry
+        while True:
+            await asyncio.sleep(pause)
             try:
-                async with asyncio.timeout(max(_LEAST_SECONDS, min(left, self._terms.deadline / _ATTEMPTS))):
-                    await self._renew()
+                await self._renew()
             except LeaseLost:
                 raise
             except (OperatorError, TimeoutError) as error:
-                log.warning("the lease was not renewed: %s", str(error) or "no answer", extra={"left": round(left, 1)})
-                at_once = isinstance(error, TimeoutError | Conflict)  # it has waited, or has to know who holds it
-                await asyncio.sleep(0 if at_once else max(_LEAST_SECONDS, min(self._pause(), self.time_left())))
+                pause = self._not_renewed(error)
             else:
-                return
-        raise self._lost(f"it could not be renewed for {self._terms.deadline:g} s")
+                pause = self._terms.retry
 
     async def _renew(self) -> None:
-        held = self._held or await self._own()
+        held = (self._held if self.is_leader else None) or await self._own()
         sent = self._clock()
         self._held = None
-        self._held = await self._store.replace(replace(held, duration=self._terms.duration, renewed=_now()))
-        if not self.is_leader:  # writes have been refused meanwhile: what is over stays over
-            raise self._lost("its renewal came too late")
-        self._until = sent + self._terms.deadline
+        self._held = await self._answered(
+            self._store.replace(replace(held, duration=self._terms.duration, renewed=_now()))
+        )
+        late = -self.time_left()
+        self._until = sent + self._terms.deadline  # which is over when the answer took so long
+        if late > 0 and self.is_leader:
+            log.info("leading again after %.1f s", late, extra={"holder": self.identity})
+            self._told = False
+
+    def _not_renewed(self, error: OperatorError | TimeoutError) -> float:
+        """Seconds until the next attempt."""
+        why, left = str(error) or "no answer", self.time_left()
+        if left > 0:
+            log.warning("the lease was not renewed: %s", why, extra={"left": round(left, 1)})
+            # It has waited, or has to know who holds it.
+            return 0.0 if isinstance(error, TimeoutError | Conflict) else self._pause()
+        if left <= -OUTAGE_SECONDS:
+            raise self._lost(f"it could not be renewed for {OUTAGE_SECONDS:g} s") from error
+        if not self._told:
+            self._told = True
+            log.error("not leading until the lease is renewed, for which time is up: %s", why)
+        return self._pause()
 
     async def _own(self) -> Record:
         """The Lease as it is now, which must still be this candidate's."""
-        found = await self._store.get()
+        found = await self._answered(self._store.get())
         if found is None:
             raise self._lost("it was deleted")
         if found.holder != self.identity:
@@ -217,7 +264,7 @@ class Election:
         """
         self._until = _NEVER
         try:
-            async with asyncio.timeout(self._terms.deadline / _ATTEMPTS):
+            async with asyncio.timeout(self._terms.answer):
                 held = self._held or await self._store.get()
                 if held is None or held.holder != self.identity:
                     return

@@ -87,7 +87,7 @@ APPLIES = Metric(
     ("kind", "result"),
 )
 EVENTS = Metric("watch_events_total", "counter", "Objects that the watch reported, by kind.", ("kind",))
-LEADER = Metric("is_leader", "gauge", "1 while this process works on resources, 0 while another one does.")
+LEADER = Metric("is_leader", "gauge", "1 while this process works on resources, 0 while another one does or may.")
 LAG = Metric("event_loop_lag_seconds", "gauge", "The worst delay of the event loop in the last minute.")
 LAGS = Metric(
     "event_loop_delay_seconds",

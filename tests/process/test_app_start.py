@@ -21,7 +21,7 @@ from vllm_operator.errors import UsageError
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_START_SECONDS", 0.3)
-    monkeypatch.setattr(process, "_OUTAGE_SECONDS", 0.6)
+    monkeypatch.setattr(process, "OUTAGE_SECONDS", 0.6)
     monkeypatch.setattr(process, "_START_PAUSE", 0.05)
 
 

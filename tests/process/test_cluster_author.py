@@ -16,7 +16,7 @@ from aiohttp import web
 from fakeapi import FakeApi, kubeconfig
 from vllm_operator import kinds
 from vllm_operator.cluster import Author, Cluster, LeaseStore
-from vllm_operator.errors import Conflict, LeaseLost, Transient
+from vllm_operator.errors import Conflict, NotLeading, Transient
 from vllm_operator.lease import Record
 
 MAP: dict[str, Any] = {
@@ -59,7 +59,7 @@ async def test_when_time_has_run_out_nothing_is_sent(
     server: FakeApi, api: Cluster, write: Callable[[Cluster], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Clock, "left", 0.0)
-    with pytest.raises(LeaseLost, match="was not sent: another operator may lead by now"):
+    with pytest.raises(NotLeading, match="was not sent: another operator may lead by now"):
         await write(api)
     assert server.requests == []
 
@@ -97,7 +97,7 @@ async def test_a_second_attempt_with_fresh_credentials_is_judged_anew(
         return web.Response(status=401)
 
     server.answer = refuse
-    with pytest.raises(LeaseLost):
+    with pytest.raises(NotLeading):
         await api.apply(MAP)
     assert len(server.requests) == 1
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from fakeapi import FakeApi, kubeconfig
 from vllm_operator import kinds
 from vllm_operator.cluster import Author, Cluster
-from vllm_operator.errors import LeaseLost, Transient
+from vllm_operator.errors import NotLeading, Transient
 
 Call = tuple[str, str, str]
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
@@ -83,7 +83,7 @@ async def test_a_second_attempt_with_fresh_credentials_is_a_second_request(serve
 
 async def test_what_was_not_sent_is_not_counted(server: FakeApi) -> None:
     async with counting(server.kubeconfig, left=0.0) as (api, calls):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(NotLeading):
             await api.apply(CONFIG_MAP)
     assert calls == []
     assert server.requests == []

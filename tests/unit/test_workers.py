@@ -12,7 +12,7 @@ import pytest
 from virtualtime import virtual_time
 from vllm_operator.app.health import ailment
 from vllm_operator.app.workers import Workers
-from vllm_operator.errors import Blocked, Conflict, Gone, Transient
+from vllm_operator.errors import Blocked, Conflict, Gone, NotLeading, Transient
 from vllm_operator.naming import Key
 from vllm_operator.workqueue import WorkQueue
 
@@ -106,6 +106,15 @@ async def test_transient_backs_off_and_recovers() -> None:
 @virtual_time
 async def test_the_servers_own_delay_is_honoured() -> None:
     assert (await run(Transient("slow down", retry_after=17))).gaps() == [17]
+
+
+@virtual_time
+async def test_what_another_may_do_at_this_moment_is_put_off_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "vllm_operator"):
+        toy = await run(*[NotLeading("not sent")] * 4)
+    assert toy.gaps() == pytest.approx([0.375, 0.75, 1.5, 3])
+    assert {record.levelno for record in caplog.records} == {logging.DEBUG}
+    assert [vars(record)["result"] for record in caplog.records if "result" in vars(record)] == ["unchanged"]
 
 
 @virtual_time

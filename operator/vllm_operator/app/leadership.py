@@ -29,7 +29,7 @@ class Leadership:
         self._keeping: asyncio.Task[None] | None = None
         self._ended = False
         self.follows = False  # another leads, and this process is ready to
-        self.lost = False  # it led, and another may by now
+        self.lost = False  # it led, and may never again
 
     @property
     def elects(self) -> bool:
@@ -42,7 +42,10 @@ class Leadership:
         return self._election is None or self._election.is_leader
 
     async def gain(self, stop: asyncio.Event) -> bool:
-        """Wait until this process leads; False when `stop` is set first. From then on, losing the lease sets `stop`."""
+        """Wait until this process leads; False when `stop` is set first.
+
+        From then on, losing the lease for good sets `stop`.
+        """
         if self._election is None:
             return True
         self.follows = True

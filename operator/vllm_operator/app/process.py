@@ -18,6 +18,7 @@ from vllm_operator.app.workers import Workers
 from vllm_operator.cluster import Cluster
 from vllm_operator.config import OperatorConfig
 from vllm_operator.errors import Blocked, OperatorError, Transient
+from vllm_operator.lease import OUTAGE_SECONDS
 from vllm_operator.naming import Key
 from vllm_operator.plan.types import Defaults
 from vllm_operator.reconciler import Reconciler as RealReconciler
@@ -30,10 +31,8 @@ from vllm_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0  # and the lease is given back, below a pod's grace period of 30; the watch ends meanwhile
-# How long a start waits: for the CRD and for rights, which somebody forgot, and for an API server that is away. Ending
-# during an outage would only make the kubelet wait longer and longer before it starts the operator again.
+# How long a start waits for the CRD and for rights, which somebody forgot.
 _START_SECONDS = 60.0
-_OUTAGE_SECONDS = 600.0
 _START_PAUSE = 1.0
 _RESYNC_RETRY_SECONDS = 30.0
 
@@ -105,7 +104,7 @@ class _Process:
             try:
                 return await self._scope(leads=leads)
             except (Transient, Blocked) as error:
-                patience = _OUTAGE_SECONDS if isinstance(error, Transient) else _START_SECONDS
+                patience = OUTAGE_SECONDS if isinstance(error, Transient) else _START_SECONDS
                 if asyncio.get_running_loop().time() - began >= patience:
                     log.error("cannot start: %s", error)  # noqa: TRY400 - the sentence says it all
                     return None
@@ -187,7 +186,7 @@ async def run(config: OperatorConfig, make: Make = RealReconciler) -> int:
     """Run the operator until SIGTERM or SIGINT; returns the exit code.
 
     0 after a signal; 1 when the CRD stays away for a minute or the API server for ten, the watch cannot be healed, or
-    another operator may lead by now: the process then ends so that its supervisor starts it afresh. Raises UsageError
+    another operator leads: the process then ends so that its supervisor starts it afresh. Raises UsageError
     when there is no usable kubeconfig, the health port is taken, or it is unknown who else there is to elect from.
     """
     telemetry = Telemetry()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
 from vllm_operator.app.ledger import Ended, Ledger
-from vllm_operator.errors import Blocked, Conflict, Gone, LeaseLost, OperatorError, Transient
+from vllm_operator.errors import Blocked, Conflict, Gone, NotLeading, OperatorError, Transient
 from vllm_operator.naming import Key
 from vllm_operator.workqueue import Backoff, QueueClosed, WorkQueue
+
+log = logging.getLogger(__name__)
 
 PASS_SECONDS = 60.0  # a pass that takes longer is given up and tried again
 
@@ -84,8 +87,9 @@ class Workers:
         try:
             async with asyncio.timeout(PASS_SECONDS):
                 result = await self._reconciler.reconcile(key)
-        except LeaseLost:
-            return  # whoever keeps the lease notices as well, and ends the process
+        except NotLeading as error:  # which is no failure of the resource, and told by who keeps the lease
+            log.debug("put off: %s", error, extra={"resource": str(key)})
+            self._queue.retry(key, _TRANSIENT)
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever a pass raises
             self._failed(key, error, time.monotonic() - started)
         else:

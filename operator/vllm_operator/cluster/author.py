@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vllm_operator.errors import LeaseLost
+from vllm_operator.errors import NotLeading
 
 
 def _for_ever() -> float:
@@ -21,8 +21,8 @@ class Author:
     time_left: Callable[[], float] = _for_ever
 
     def seconds_for(self, call: str) -> float | None:
-        """Seconds that a write which is sent now may take, None for any number; LeaseLost when it may not be sent."""
+        """Seconds that a write which is sent now may take, None for any number; NotLeading when it may not be sent."""
         left = self.time_left()
         if left <= 0:
-            raise LeaseLost(f"{call} was not sent: another operator may lead by now.")
+            raise NotLeading(f"{call} was not sent: another operator may lead by now.")
         return None if left == math.inf else left

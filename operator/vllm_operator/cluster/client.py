@@ -83,8 +83,8 @@ class Cluster:
     Every method raises Transient when the server or the network fails for a while, Conflict on 409, Gone when the
     namespace or the resource has vanished and Blocked when somebody else has to act; UsageError when there is no
     usable kubeconfig. At most `connections` requests are under way, writes pass a token bucket, and a server that is
-    away is left alone (`breaker`). What writes raises LeaseLost, and sends nothing, when the time of its author has run
-    out; no write outlasts it.
+    away is left alone (`breaker`). What writes raises NotLeading, and sends nothing, while the author has no time left;
+    no write outlasts it.
     """
 
     on_call: OnCall | None = None  # hears of every request, of attempts with stale credentials too
