@@ -175,7 +175,7 @@ LATENCY = 0.5
 OUTAGE = st.tuples(
     long(20).map(lambda seconds: RENEWED + 4 * LATENCY + seconds),
     st.sampled_from(["stop", "cut off", "refuse"]),
-    long(90),
+    st.one_of(long(2 * TERMS.duration), long(120)),
 )
 
 
