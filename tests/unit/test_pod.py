@@ -54,7 +54,7 @@ def test_times_add_up(startup: int, drain: int, pre_stop: int) -> None:
 
 def test_probes_ask_health_on_the_port_of_the_server() -> None:
     server = server_of(spec_of())
-    for kind, period, failures in (("startupProbe", 2, 900), ("readinessProbe", 5, 3), ("livenessProbe", 10, 6)):
+    for kind, period, failures in (("startupProbe", 1, 1800), ("readinessProbe", 5, 3), ("livenessProbe", 10, 6)):
         probe = server[kind]
         assert probe["httpGet"] == {"path": "/health", "port": "http"}
         assert (probe["periodSeconds"], probe["failureThreshold"], probe["timeoutSeconds"]) == (period, failures, 5)

@@ -21,7 +21,7 @@ from vllm_operator.engine.profiles import Settings
 from vllm_operator.sizing.types import Sizing
 
 GIB = 2**30
-_STARTUP_PERIOD = 2  # half of it is what a start takes longer for being asked; a refused connection costs nothing
+_STARTUP_PERIOD = 1  # half of it is what a start takes longer for being asked; a refused connection costs nothing
 _TEARDOWN_SECONDS = 20  # what outlasts the drain is aborted (arguments.LAST_SECONDS), workers end 3 to 8 s later
 _SCHEDULING_SECONDS = 600  # image pull, volume attach and waiting for a GPU, beside loading
 
