@@ -41,7 +41,7 @@ crd: venv ## write the CRD, its copies and the generated documentation
 	$(BIN)/python scripts/generate.py
 
 unit: venv ## pure tests, no cluster, in seconds
-	$(BIN)/python -m pytest tests/unit --hypothesis-profile=quick
+	@$(BIN)/python scripts/run_tests.py unit
 
 process-test: venv ## the commands as processes, the built package, laws over many examples; no cluster
 	$(BIN)/python -m pytest tests/process

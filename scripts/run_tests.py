@@ -1,4 +1,4 @@
-"""Run every tier of the tests: the pure ones first, then the others side by side.
+"""Run every tier of the tests: the pure ones first, then the others side by side. With `unit`, only the pure ones.
 
 Tests of the control plane wait most of the time, for what a cluster does on its own; those on the real node compute
 most of the time. Side by side they take little longer than the longest of them.
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,23 @@ _SHORT = "not long"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of the tests: a name, a tier, and an expression of marks."""
+    """Some of the tests: a name, files or folders, and further options of pytest."""
 
     name: str
-    tier: str
-    marks: str = _SHORT
+    paths: tuple[str, ...]
+    options: tuple[str, ...] = ("-m", _SHORT)
 
 
-FIRST = Part("unit", "unit")
-SHOWN = Part("cluster", "cluster", f"{_SHORT} and not arena")
+SHOWN = Part("cluster", ("tests/cluster",), ("-m", f"{_SHORT} and not arena"))
 # Tests that break a control plane have one of their own.
-BESIDE = (Part("node", "node"), Part("arena", "cluster", f"{_SHORT} and arena"), Part("process", "process"))
+ARENA = Part("arena", ("tests/cluster",), ("-m", f"{_SHORT} and arena"))
+BESIDE = (Part("node", ("tests/node",)), ARENA, Part("process", ("tests/process",)))
+
+
+def _halves(options: tuple[str, ...]) -> list[Part]:
+    """The pure tests, which only compute: a part for each of two cores."""
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "unit").glob("test_*.py"))
+    return [Part(f"unit {number + 1}", tuple(files[number::2]), ("-q", *options)) for number in range(2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class _Run:
 
 
 def _start(part: Part, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "-m", part.marks, f"tests/{part.tier}"]
+    command = [sys.executable, "-m", "pytest", *part.options, *part.paths]
     return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
         command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT if output else None
     )
@@ -65,19 +71,30 @@ def _finish(runs: list[_Run]) -> Iterator[int]:
         yield code
 
 
-def main() -> int:
-    """Run all of them and return the exit code: 0 when none failed."""
-    started = time.monotonic()
-    _say("the pure tests")
-    codes = [_start(FIRST).wait()]
+def _side_by_side(shown: Part, beside: Sequence[Part]) -> list[int]:
+    """Run parts and return their exit codes; what the others print follows when the one that is shown has ended."""
+    with ExitStack() as files:
+        outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in beside]
+        runs = [_Run(part, _start(part, output), output) for part, output in zip(beside, outputs, strict=True)]
+        return [_start(shown).wait(), *_finish(runs)]
+
+
+def _pure_tests(*options: str) -> list[int]:
+    first, second = _halves(options)
+    return _side_by_side(first, [second])
+
+
+def _all() -> list[int]:
+    codes = _pure_tests()
     _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
     _say(f"{SHOWN.name} here; {', '.join(part.name for part in BESIDE)} beside it, shown afterwards")
-    with ExitStack() as files:
-        outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in BESIDE]
-        runs = [_Run(part, _start(part, output), output) for part, output in zip(BESIDE, outputs, strict=True)]
-        codes.append(_start(SHOWN).wait())
-        _say(f"{SHOWN.name} ended after {time.monotonic() - started:.0f} s; the rest:")
-        codes += _finish(runs)
+    return codes + _side_by_side(SHOWN, BESIDE)
+
+
+def main() -> int:
+    """Run them and return the exit code: 0 when none failed."""
+    started = time.monotonic()
+    codes = _pure_tests("--hypothesis-profile=quick") if sys.argv[1:] == ["unit"] else _all()
     _say(f"all ended after {time.monotonic() - started:.0f} s: {'passed' if not any(codes) else 'FAILED'}")
     return max(codes)
 
