@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ async def test_when_time_has_run_out_nothing_is_sent(
     monkeypatch.setattr(Clock, "left", 0.0)
     with pytest.raises(NotLeading, match="was not sent: another operator may lead by now"):
         await write(api)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_time_that_runs_out_at_the_last_moment_is_noticed(
+    server: FakeApi, write: Callable[[Cluster], Awaitable[object]]
+) -> None:
+    """As when a process is stopped after it began to send, and before the first byte went out."""
+    left = chain([5.0], repeat(0.0))
+    async with Cluster(kubeconfig=server.kubeconfig, author=Author("pod_1", lambda: next(left))) as api:
+        with pytest.raises(Transient):
+            await write(api)
     assert server.requests == []
 
 

@@ -110,7 +110,7 @@ class Cluster:
         self._configuration = Configuration(connection_pool_maxsize=self._connections)
         await connection.load(self._configuration, *self._source)
         self._api = ApiClient(self._configuration)
-        self._api.rest_client = RestClient(self._configuration)
+        self._api.rest_client = RestClient(self._configuration, lambda: self._author.time_left() > 0)
         self._api.user_agent = "/".join(filter(None, (FIELD_MANAGER, self._author.identity)))
         return self
 
