@@ -19,7 +19,7 @@ from cluster.support.service import CACHED, Service
 from cluster.support.traffic import Traffic
 from localcluster.cluster import Cluster
 from localcluster.wait import wait_for
-from operator_process import OperatorProcess
+from operator_process import NAMESPACE, OperatorProcess
 from vllm_operator import kinds
 
 OUTAGE_SECONDS = 10.0
@@ -63,7 +63,8 @@ def _is_carried_out(service: Service) -> bool:
 
 
 def test_killed_api_server_is_survived(arena: Arena, arena_namespace: str, launch: Launch) -> None:
-    operator = launch()
+    """By an operator that stands for election, as the installed one does."""
+    operator = launch(leader_elect="true", lease_namespace=NAMESPACE)
     services = _make(arena.api, arena_namespace, RESOURCES)
     process, mark = operator.process, operator.mark()
     _edit_all(services)  # so that it dies in the midst of passes
