@@ -1,12 +1,18 @@
-"""A Lease in memory, behind a network that can be slow, lose answers, hang and refuse."""
+"""A Lease in memory, behind a network that can be slow, lose answers, hang and refuse, and who stands for it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from vllm_operator.errors import Conflict
-from vllm_operator.lease import Record
+import pytest
+
+from vllm_operator.errors import Conflict, LeaseLost
+from vllm_operator.lease import Election, Record, Terms
+
+TERMS = Terms(duration=15, deadline=10, retry=2)
 
 
 @dataclass
@@ -77,3 +83,43 @@ class Door:
             await asyncio.Event().wait()
         await asyncio.sleep(self.shelf.slowness)
         return written
+
+
+def candidate(shelf: Shelf, name: str, terms: Terms = TERMS) -> Election:
+    """One more that stands for it."""
+    return Election(shelf.door(), name, terms, clock=now, jitter=lambda: 0.5)
+
+
+def now() -> float:
+    """The loop's clock, by which candidates go."""
+    return asyncio.get_running_loop().time()
+
+
+async def seconds(waiting: Awaitable[object]) -> float:
+    """How long something takes."""
+    began = now()
+    await waiting
+    return now() - began
+
+
+async def leader(shelf: Shelf, name: str = "a") -> Election:
+    """The first that stands for it, and leads."""
+    election = candidate(shelf, name)
+    await election.campaign()
+    return election
+
+
+async def loses(election: Election) -> str:
+    """Let it lead until it loses the Lease; why."""
+    with pytest.raises(LeaseLost) as caught:
+        await asyncio.wait_for(election.keep(), 3600)
+    return str(caught.value)
+
+
+@asynccontextmanager
+async def keeping(election: Election) -> AsyncIterator[None]:
+    """It renews meanwhile, and does not end."""
+    task = asyncio.create_task(election.keep())
+    yield
+    assert not task.done(), task
+    task.cancel()

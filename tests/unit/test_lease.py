@@ -1,56 +1,15 @@
-"""The rules of the Lease, one by one, in virtual time against a store in memory."""
+"""The rules of the Lease, one by one, in virtual time against a store in memory; outages: see test_lease_outages.py."""
 
 import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from leases import Shelf
+from leases import TERMS, Shelf, candidate, keeping, leader, loses, now, seconds
 from virtualtime import virtual_time
-from vllm_operator.errors import Blocked, LeaseLost, Transient
-from vllm_operator.lease import OUTAGE_SECONDS, Election, Record, Terms
-
-TERMS = Terms(duration=15, deadline=10, retry=2)
-
-
-def candidate(shelf: Shelf, name: str, terms: Terms = TERMS) -> Election:
-    return Election(shelf.door(), name, terms, clock=_now, jitter=lambda: 0.5)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def seconds(waiting: Awaitable[object]) -> float:
-    """How long something takes."""
-    began = _now()
-    await waiting
-    return _now() - began
-
-
-async def leader(shelf: Shelf, name: str = "a") -> Election:
-    election = candidate(shelf, name)
-    await election.campaign()
-    return election
-
-
-async def loses(election: Election) -> str:
-    with pytest.raises(LeaseLost) as caught:
-        await asyncio.wait_for(election.keep(), 3600)
-    return str(caught.value)
-
-
-@asynccontextmanager
-async def keeping(election: Election) -> AsyncIterator[None]:
-    """It renews meanwhile, and does not end."""
-    task = asyncio.create_task(election.keep())
-    yield
-    assert not task.done(), task
-    task.cancel()
+from vllm_operator.errors import Blocked
+from vllm_operator.lease import Election, Record, Terms
 
 
 @virtual_time
@@ -146,16 +105,16 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start(failure: Exce
     async def story() -> None:
         shelf = Shelf()
         election = await leader(shelf)
-        began = _now()
+        began = now()
         follower = candidate(shelf, "b")
         campaign = asyncio.create_task(follower.campaign())
         await asyncio.sleep(0.1)
         shelf.doors[0].fail, shelf.doors[0].hangs = failure, failure is None
         async with keeping(election):
-            await asyncio.sleep(began + TERMS.deadline - _now())
+            await asyncio.sleep(began + TERMS.deadline - now())
             assert not election.is_leader
             await campaign
-            assert _now() - began >= TERMS.duration
+            assert now() - began >= TERMS.duration
         shelf.doors[0].fail, shelf.doors[0].hangs = None, False
         assert await loses(election) == "The lease is lost: b holds it."
         assert follower.is_leader
@@ -187,141 +146,6 @@ async def test_an_answer_that_is_lost_is_no_loss() -> None:
     assert (shelf.record.holder, shelf.record.transitions) == ("a", 0)
 
 
-# --- outages
-
-
-@dataclass
-class Outage:
-    """What happens to a Shelf for a while."""
-
-    fails: Exception | None = None
-    hangs: bool = False
-
-    async def over(self, shelf: Shelf, seconds: float) -> None:
-        shelf.fail = self.fails
-        for door in shelf.doors:
-            door.hangs = self.hangs
-        await asyncio.sleep(seconds)
-        shelf.fail = None
-        for door in shelf.doors:
-            door.hangs = False
-
-
-AWAY = Outage(Transient("away"))
-HUNG = Outage(hangs=True)
-
-
-@pytest.mark.parametrize("lasts", [3.0, 7.0, 9.0, 11.0, 14.0, 16.0, 30.0, OUTAGE_SECONDS - 1])
-@pytest.mark.parametrize("outage", [AWAY, HUNG], ids=["away", "hung"])
-def test_after_an_outage_the_same_one_leads(outage: Outage, lasts: float) -> None:
-    @virtual_time
-    async def story() -> None:
-        shelf = Shelf()
-        election = await leader(shelf)
-        campaign = asyncio.create_task(candidate(shelf, "b").campaign())
-        async with keeping(election):
-            await asyncio.sleep(60.5)
-            await outage.over(shelf, lasts)
-            assert election.is_leader == (0.5 + lasts < TERMS.deadline)
-            await asyncio.sleep(TERMS.answer + TERMS.retry)
-            assert election.is_leader
-            await asyncio.sleep(600)
-        assert shelf.record is not None
-        assert (shelf.record.holder, shelf.record.transitions) == ("a", 0)
-        campaign.cancel()
-
-    story()
-
-
-@pytest.mark.parametrize("outage", [AWAY, HUNG], ids=["away", "hung"])
-def test_a_leader_that_died_in_an_outage_is_followed_after_it(outage: Outage) -> None:
-    @virtual_time
-    async def story() -> None:
-        shelf = Shelf()
-        election = await leader(shelf)
-        follower = candidate(shelf, "b")
-        campaign = asyncio.create_task(follower.campaign())
-        async with keeping(election):
-            await asyncio.sleep(60)
-        await outage.over(shelf, 300)
-        assert await seconds(campaign) <= TERMS.duration + TERMS.answer + TERMS.retry
-        assert follower.is_leader
-
-    story()
-
-
-@virtual_time
-async def test_an_outage_is_two_lines_of_the_leader_and_one_of_the_follower(caplog: pytest.LogCaptureFixture) -> None:
-    shelf = Shelf()
-    election = await leader(shelf)
-    campaign = asyncio.create_task(candidate(shelf, "b").campaign())
-    async with keeping(election):
-        await asyncio.sleep(60)
-        caplog.set_level(logging.INFO)
-        caplog.clear()
-        for _ in range(2):
-            await AWAY.over(shelf, 300)
-            await asyncio.sleep(60)
-    campaign.cancel()
-    said = [record.getMessage() for record in caplog.records if "not renewed" not in record.getMessage()]
-    once = [
-        "the lease cannot be read or taken: away",
-        "not leading until the lease is renewed, for which time is up: away",
-        "leading again after 291.8 s",
-    ]
-    assert [re.sub(r"29\d\.\d", "291.8", one) for one in said] == once * 2
-    assert len(caplog.records) - len(said) <= 2 * TERMS.deadline
-
-
-@virtual_time
-async def test_what_does_not_heal_ends_after_ten_minutes() -> None:
-    shelf = Shelf()
-    election = await leader(shelf)
-    began = _now()
-    shelf.fail = Transient("away")
-    assert await loses(election) == "The lease is lost: it could not be renewed for 600 s."
-    assert _now() - began == pytest.approx(TERMS.deadline + OUTAGE_SECONDS, abs=TERMS.retry)
-
-
-@virtual_time
-async def test_whose_lease_somebody_cleared_meanwhile_ends() -> None:
-    shelf = Shelf()
-    election = await leader(shelf)
-    asyncio.get_running_loop().call_later(29, lambda: shelf.record and shelf.put(replace(shelf.record, holder="")))
-    asyncio.create_task(AWAY.over(shelf, 30))  # noqa: RUF006 - is over before the test is
-    assert await loses(election) == "The lease is lost: nobody holds it."
-
-
-@virtual_time
-async def test_who_ends_in_an_outage_tries_once_to_give_back() -> None:
-    shelf = Shelf()
-    election = await leader(shelf)
-    shelf.doors[0].hangs = True
-    async with keeping(election):
-        await asyncio.sleep(60)
-    assert await seconds(election.resign()) == pytest.approx(TERMS.answer)
-    shelf.doors[0].hangs = False
-    await election.resign()
-    assert shelf.record is not None
-    assert shelf.record.holder == ""
-
-
-@virtual_time
-async def test_who_was_asleep_as_well_does_not_take_it_from_who_was() -> None:
-    """The whole machine slept: the Lease has not changed, and its holder has just woken up too."""
-    shelf, asleep = Shelf(), 0.0
-    await leader(shelf)
-    follower = Election(shelf.door(), "b", TERMS, clock=lambda: _now() + asleep, jitter=lambda: 0.5)
-    campaign = asyncio.create_task(follower.campaign())
-    await asyncio.sleep(5)
-    asleep = 3600
-    waited = await seconds(campaign)
-    assert TERMS.duration - 5 - TERMS.retry <= waited <= TERMS.duration - 5 + TERMS.retry
-
-
-# --- whose it is
-
-
 @virtual_time
 async def test_a_lease_that_another_holds_is_lost_at_once() -> None:
     shelf = Shelf()
@@ -350,7 +174,7 @@ async def test_a_lease_that_was_deleted_is_lost_and_no_follower_hurries() -> Non
 async def test_who_slept_too_long_may_write_only_after_a_look_at_the_lease() -> None:
     """The clock of the election jumps, as it does for a process that was stopped; nothing else has happened."""
     shelf, asleep = Shelf(), 0.0
-    election = Election(shelf.door(), "a", TERMS, clock=lambda: _now() + asleep)
+    election = Election(shelf.door(), "a", TERMS, clock=lambda: now() + asleep)
     await election.campaign()
     asleep = 10.5
     assert not election.is_leader
@@ -365,7 +189,7 @@ async def test_who_slept_too_long_may_write_only_after_a_look_at_the_lease() -> 
 async def test_a_renewal_that_was_answered_too_late_is_none() -> None:
     """It was taken, the process slept, and another took the Lease before the answer was read."""
     shelf, asleep = Shelf(), 0.0
-    election = Election(shelf.door(), "a", TERMS, clock=lambda: _now() + asleep)
+    election = Election(shelf.door(), "a", TERMS, clock=lambda: now() + asleep)
     await election.campaign()
     shelf.slowness = 1
     losing = asyncio.create_task(loses(election))
