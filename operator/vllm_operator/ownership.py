@@ -16,6 +16,7 @@ from vllm_operator.api.quantity import to_number
 from vllm_operator.naming import FIELD_MANAGER, digest
 
 Fields = Mapping[str, Any]
+# All of this runs for every event: JSON is told by its own types, which is a lot faster than asking for Mapping.
 _Key = tuple[tuple[str, Any], ...]
 
 _APPLY = "Apply"
@@ -39,10 +40,10 @@ def extract(value: Any, fields: Fields) -> Any:  # noqa: ANN401 - any JSON
     """The part of a value that a tree of fields names; the shape stays. A tree without branches names all of it."""
     if not fields:
         return value
-    if isinstance(value, Mapping):
-        names = (key[2:] for key in fields if key.startswith("f:"))
-        return {name: extract(value[name], fields[f"f:{name}"]) for name in names if name in value}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, dict):
+        named = ((key[2:], below) for key, below in fields.items() if key.startswith("f:"))
+        return {name: extract(value[name], below) for name, below in named if name in value}
+    if isinstance(value, list):
         return list(_items(value, fields))
     return None  # another type than when the field was set
 
@@ -52,7 +53,7 @@ def _items(values: Sequence[Any], fields: Fields) -> Iterator[Any]:
     keyed = {_key(key[2:]): below for key, below in fields.items() if key.startswith("k:")}
     names = {tuple(name for name, _ in key) for key in keyed}
     for value in values:
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             keys = (tuple((name, value.get(name)) for name in each) for each in names)
             below = next((keyed[key] for key in keys if key in keyed), None)
             if below is not None:
@@ -86,10 +87,10 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def _normal(value: Any, parent: str = "") -> Any:  # noqa: ANN401 - any JSON
     """A value without what the API server drops (what is empty) or adds (defaults), and quantities as numbers."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         below = {key: _normal(one, parent if parent in _QUANTITIES else key) for key, one in value.items()}
         return {key: one for key, one in below.items() if not _is_nothing(one) and _DEFAULTS.get(key) != one}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
         return [_normal(one) for one in value]
     return _quantity(value) if parent in _QUANTITIES else value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 from typing import Any
@@ -31,7 +32,14 @@ def run(args: argparse.Namespace) -> int:
     found = effective(os.environ, vars(args))
     app.configure_logging(found.config.log_level, found.config.log_format)
     _tell(found)
+    _spare_the_collector()
     return asyncio.run(app.run(found.config))
+
+
+def _spare_the_collector() -> None:
+    """Look for garbage seldom, and never in what was loaded: a quarter of the CPU that reading a full cluster takes."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _tell(found: Effective) -> None:
