@@ -130,6 +130,9 @@ class World:
     def add_soon(self, key: Key) -> None:
         """As `add`."""
 
+    def add_after(self, key: Key, seconds: float) -> None:
+        """As `add`."""
+
     def ask(self, **spec: Any) -> None:  # noqa: ANN401
         self.generation += 1
         known = self.api.objects.get(("VLLMDeployment", "chat"), {})

@@ -16,7 +16,11 @@ from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address, runs
 
 DELETED = "DELETED"
+LISTED = None
 SERVER = "server"
+# What a listing brings is looked at so many seconds later, when its siblings were listed too: all kinds are listed side
+# by side and in the order of names.
+LISTED_SECONDS = 1.0
 
 
 class Queue(Protocol):
@@ -27,6 +31,9 @@ class Queue(Protocol):
 
     def add_soon(self, key: Key) -> None:
         """Look at a resource soon, for something that rarely comes alone."""
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Look at a resource later, unless that happens before."""
 
 
 class Notes:
@@ -120,7 +127,11 @@ class Listener:
         """A VLLMDeployment was listed, changed or deleted; what a pass of ours wrote itself is no news."""
         metadata = body["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
-        if event == DELETED or int(metadata["resourceVersion"]) > self._notes.resources.get(key, 0):
+        if event != DELETED and int(metadata["resourceVersion"]) <= self._notes.resources.get(key, 0):
+            return
+        if event == LISTED:
+            self._queue.add_after(key, LISTED_SECONDS)
+        else:
             self._queue.add(key)
 
     def child_seen(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
@@ -138,7 +149,7 @@ class Listener:
         known = observed.get(ref)
         if known is None or version > known.version:
             observed.see(key, ref, body)
-            self._queue.add_soon(key)
+            self._look(key, event)
 
     def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A pod was listed, changed or deleted; only its troubles are remembered."""
@@ -159,6 +170,13 @@ class Listener:
             self._notes.see_loading(key, metadata["name"], loads=loads)
             news |= self._notes.see_outcome(key, metadata["name"], ended)
         if news:
+            self._look(key, event)
+
+    def _look(self, key: Key, event: str | None) -> None:
+        """Look at a resource, something of which was seen."""
+        if event == LISTED:
+            self._queue.add_after(key, LISTED_SECONDS)
+        else:
             self._queue.add_soon(key)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:

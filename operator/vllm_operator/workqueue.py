@@ -13,9 +13,10 @@ from typing import Generic, Literal, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-# What rarely comes alone is gathered for so long; when nothing else is to be done, the first few runs begin at once.
+# What rarely comes alone is gathered for so long; when nothing else is to be done, the first few runs begin at once: as
+# many as it takes to see a resource from its creation to its first ready server.
 _SOON_SECONDS = 0.5
-_HURRIED = 4.0
+_HURRIED = 10.0
 _HURRIED_KEYS = 4096
 
 

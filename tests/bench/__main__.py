@@ -18,6 +18,7 @@ async def _measure(count: int, idle: float) -> AsyncIterator[list[Figure]]:
         async with bare.client(local.kubeconfig) as client:
             scene = Scene(local, client, operator)
             bare_seconds = await phases.floor(scene, count)
+            scene.empty()
             operator.start()
             operator.wait_ready()
             yield await phases.converge(scene, count, bare_seconds)

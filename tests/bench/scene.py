@@ -60,6 +60,11 @@ class Scene:
         """Write a resource as a user does."""
         await self.client.apply(one, USERS_MANAGER)
 
+    def empty(self) -> None:
+        """Remove what the client that only writes has made: a control plane that holds more is slower."""
+        self.local.kubectl("delete", "namespace", BARE_NAMESPACE, timeout=900)
+        self.local.kubectl("create", "namespace", BARE_NAMESPACE)
+
     async def until_ready(self, count: int, pause: float = 0.25) -> None:
         """Wait until so many resources are Ready."""
         while True:

@@ -26,6 +26,9 @@ class FakeQueue:
     def add_soon(self, key: Key) -> None:
         self.woken.append(f"{key} soon")
 
+    def add_after(self, key: Key, seconds: float) -> None:
+        self.woken.append(f"{key} after {seconds:g} s")
+
     def take(self) -> list[str]:
         taken, self.woken = self.woken, []
         return taken
@@ -64,15 +67,23 @@ def pod(name: str, reason: str = "", component: str = "server", **metadata: Any)
 
 def test_a_resource_is_looked_at_when_it_changed_and_not_for_our_own_writes() -> None:
     world = World()
-    world.listener.resource_seen(None, resource(5))
+    world.listener.resource_seen("ADDED", resource(5))
     assert world.queue.take() == ["team-a/chat now"]
     world.notes.resources[KEY] = 7  # what a pass of ours left behind
-    for version in (5, 7):
-        world.listener.resource_seen("MODIFIED", resource(version))
+    for event, version in (("MODIFIED", 5), ("MODIFIED", 7), (None, 7)):
+        world.listener.resource_seen(event, resource(version))
     assert world.queue.take() == []
     world.listener.resource_seen("MODIFIED", resource(8))
     world.listener.resource_seen("DELETED", resource(6))
     assert world.queue.take() == ["team-a/chat now"] * 2
+
+
+def test_what_a_listing_brings_waits_for_its_siblings() -> None:
+    world = World()
+    world.listener.resource_seen(None, resource(5))
+    world.listener.child_seen(DEPLOYMENT, None, child(5))
+    world.listener.pod_seen(None, pod("a", "ImagePullBackOff"))
+    assert world.queue.take() == ["team-a/chat after 1 s"] * 3
 
 
 def test_a_child_that_changed_is_noted_and_bursts_are_waited_out() -> None:
