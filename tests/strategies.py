@@ -159,7 +159,10 @@ def _engines() -> st.SearchStrategy[Spec]:
         enforceEager=st.booleans(),
         speculative=_speculative(),
         lora=_lora(),
-        structuredOutputs=some(backend=st.sampled_from(("auto", "xgrammar", "guidance"))),
+        structuredOutputs=st.one_of(
+            some(backend=st.sampled_from(("auto", "xgrammar", "guidance"))),
+            some({"backend": st.sampled_from(("xgrammar", "guidance"))}, disableAnyWhitespace=st.booleans()),
+        ),
         toolCalling=parser,
         reasoning=parser,
         **common,

@@ -14,7 +14,7 @@ from vllm_operator.naming import Key
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
-_ATTEMPTS = 3
+_ATTEMPTS = 12  # a node that starts many servers at once is busy for a minute
 _PAUSE = 5.0
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0, connect=2.0)
 _MOST_BYTES = 4 * 2**20  # a page of vLLM has about 100 KiB

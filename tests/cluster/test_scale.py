@@ -70,6 +70,8 @@ def test_many_at_once_cost_little_and_then_nothing(arena: Arena, arena_namespace
     assert costs.pop("child") <= CHILD_WRITES
     assert costs.pop("status") <= STATUS_WRITES
     assert costs.pop("create events") <= EVENTS
+    # On a busy machine the pods of a Job come late, and its Events are asked for the reason.
+    assert costs.pop("list events", 0.0) <= 1
     # Each kind is listed once when the watch begins.
     assert {name for name in costs if not name.startswith("list ")} == set()
     assert sum(costs.values()) * RESOURCES <= 20

@@ -138,11 +138,12 @@ def answer(service: Service) -> str:
 
 def test_a_killed_preload_goes_on_where_it_was(stage: Stage, killed: Service) -> None:
     asked = stage.hub.requests(f"name={RIDER}")
-    first, *resumed = [one for one in asked if one.path.startswith("/content/")]
-    assert 0 < first.sent < RIDER_BYTES
-    assert [one.status for one in resumed] == [206]
-    assert resumed[0].first > 0
-    assert resumed[0].first + resumed[0].sent == RIDER_BYTES
+    # On a busy machine a connection may break before anything came.
+    *begun, resumed = [one for one in asked if one.path.startswith("/content/")]
+    assert 0 < begun[-1].sent < RIDER_BYTES
+    assert resumed.status == 206
+    assert resumed.first > 0
+    assert resumed.first + resumed.sent == RIDER_BYTES
     (job,) = killed.jobs()
     assert job["status"]["failed"] == 1
     assert job["status"]["succeeded"] == 1

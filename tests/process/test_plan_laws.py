@@ -161,8 +161,12 @@ def check(raw: Mapping[str, Any]) -> Plan:
 
 
 def without_refusals(raw: dict[str, Any]) -> dict[str, Any]:
-    """The same wishes with the reasons for refusal taken away: the numbers are the user's, extra arguments are gone."""
-    engine = {key: value for key, value in raw.get("engine", {}).items() if key != "extraArgs"}
+    """The same wishes with the reasons for refusal taken away: extra arguments and names of parsers.
+
+    The numbers are the user's.
+    """
+    named = ("extraArgs", "toolCalling", "reasoning")
+    engine = {key: value for key, value in raw.get("engine", {}).items() if key not in named}
     model = {key: value for key, value in raw["model"].items() if key != "facts"}
     gpu = raw.get("gpu", {})
     count = 4 if gpu.get("count", "auto") == "auto" else gpu["count"]
