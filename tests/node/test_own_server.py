@@ -54,7 +54,8 @@ def served(stage: Stage) -> Served:
     }
     manifest = bare(stage, NAME, engine)
     manifest["spec"]["model"]["maxLength"] = CONTEXT
-    manifest["spec"]["lifecycle"] = {"preStopSeconds": 1, "drainSeconds": 60}
+    # It is asked to end at once, while its stream of a few seconds is still in flight.
+    manifest["spec"]["lifecycle"] = {"preStopSeconds": 0, "drainSeconds": 60}
     return serve(stage, manifest)
 
 
