@@ -109,8 +109,9 @@ class Jobs:
         """The live Job of a digest."""
         for ref in self._notes.observed.of(key):
             live = self._notes.observed.get(ref) if ref[0] is kinds.JOB else None
-            if live and live.body["spec"]["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION) == what:
-                return _Job(ref[2], live.body)
+            body = live.body if live else None
+            if body and body["spec"]["template"]["metadata"]["annotations"].get(MODEL_ANNOTATION) == what:
+                return _Job(ref[2], body)
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vllm_operator.inventory import Inventory
@@ -129,10 +129,7 @@ class Listener:
         key = Key(metadata["namespace"], metadata["name"])
         if event != DELETED and int(metadata["resourceVersion"]) <= self._notes.resources.get(key, 0):
             return
-        if event == LISTED:
-            self._queue.add_after(key, LISTED_SECONDS)
-        else:
-            self._queue.add(key)
+        self._look(key, event, self._queue.add)
 
     def child_seen(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
         """An object with our label was listed, changed or deleted."""
@@ -149,7 +146,7 @@ class Listener:
         known = observed.get(ref)
         if known is None or version > known.version:
             observed.see(key, ref, body)
-            self._look(key, event)
+            self._look(key, event, self._queue.add_soon)
 
     def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A pod was listed, changed or deleted; only its troubles are remembered."""
@@ -170,14 +167,14 @@ class Listener:
             self._notes.see_loading(key, metadata["name"], loads=loads)
             news |= self._notes.see_outcome(key, metadata["name"], ended)
         if news:
-            self._look(key, event)
+            self._look(key, event, self._queue.add_soon)
 
-    def _look(self, key: Key, event: str | None) -> None:
-        """Look at a resource, something of which was seen."""
+    def _look(self, key: Key, event: str | None, add: Callable[[Key], None]) -> None:
+        """Look at a resource, something of which was seen: as `add` says, but for what a listing brought."""
         if event == LISTED:
             self._queue.add_after(key, LISTED_SECONDS)
         else:
-            self._queue.add_soon(key)
+            add(key)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A node was listed, changed or deleted; resources may fit now, or no more."""

@@ -42,11 +42,11 @@ class Live:
     made: bool  # by an apply of ours, whatever it carries
     content: str  # digest of what our own applies hold of it
     owned: frozenset[str]  # fields of `spec` that our own applies hold
-    packed: bytes  # the body as JSON: a third of what it takes as objects, and read once in a pass
+    packed: bytes  # the body as JSON, a third of what it takes as objects
 
     @property
     def body(self) -> Any:  # noqa: ANN401 - any JSON
-        """metadata.generation and annotations, spec and status, as far as the kind needs them."""
+        """metadata.generation and annotations, spec and status, as far as the kind needs them; parsed each time."""
         return json.loads(self.packed)
 
 

@@ -16,7 +16,6 @@ from vllm_operator.api.quantity import to_number
 from vllm_operator.naming import FIELD_MANAGER, digest
 
 Fields = Mapping[str, Any]
-# All of this runs for every event: JSON is told by its own types, which is a lot faster than asking for Mapping.
 _Key = tuple[tuple[str, Any], ...]
 
 _APPLY = "Apply"
@@ -26,6 +25,9 @@ _CONTENT_OF_METADATA = ("labels", "annotations", "ownerReferences")
 # What the API server adds to parts that belong to one manager as a whole, where a manifest may leave it out.
 _DEFAULTS: Mapping[str, object] = {"apiVersion": "v1", "protocol": "TCP", "divisor": "0", "expirationSeconds": 3600}
 _QUANTITIES = frozenset({"requests", "limits", "sizeLimit", "averageValue"})
+
+
+# All of this runs for every event: JSON is told by its own types, which is a lot faster than asking for Mapping.
 
 
 def applied_fields(metadata: Mapping[str, Any]) -> Fields | None:

@@ -15,7 +15,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,6 +63,19 @@ class Start:
     def __str__(self) -> str:
         """One line for people."""
         return ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in self.steps.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One start of each: of ours with the seconds that its engine took, and the seconds of theirs."""
+
+    ours: Start
+    theirs: float
+    initialised: float
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.ours}; engine initialised in {self.initialised:.1f} s; bare after {self.theirs:.1f} s"
 
 
 def _ask(url: str) -> bool:
@@ -172,21 +185,26 @@ def _manifest(stage: Stage) -> dict[str, Any]:
     return found
 
 
+def _take_turns(stage: Stage, folder: Path, runs: int, make: Callable[[], dict[str, Any]]) -> list[Round]:
+    """Start both in turn, once more than `runs`: the first round fills what is empty."""
+    rounds = []
+    with tempfile.TemporaryDirectory() as home:
+        for _ in range(runs + 1):
+            start, served = product(stage, make())
+            arguments, log = served.container["args"], served.log
+            remove(stage)
+            other = beside(arguments, folder / "tiny-llama", Path(home))
+            initialised = float(_INITIALISED.search(log)[1])  # type: ignore[index]  # or it would not serve
+            rounds.append(Round(start, other.seconds, initialised))
+            print(rounds[-1], flush=True)
+    return rounds
+
+
 def compare(stage: Stage, folder: Path, runs: int) -> int:
     """Start both in turn and say how they compare; 1 when the goal is missed."""
     serve(stage, _manifest(stage))  # fills the cache
     remove(stage)
-    ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as home:
-        for run in range(runs + 1):
-            start, served = product(stage, _manifest(stage))
-            arguments = served.container["args"]
-            remove(stage)
-            other = beside(arguments, folder / "tiny-llama", Path(home))
-            print(f"{'warm-up' if run == 0 else f'run {run}'}: {start}; bare after {other.seconds:.1f} s", flush=True)
-            ours.append(start.seconds)
-            theirs.append(other.seconds)
-    return _verdict(ours[1:], theirs[1:])
+    return _verdict(_take_turns(stage, folder, runs, lambda: _manifest(stage)))
 
 
 def compiled(stage: Stage, folder: Path, runs: int) -> int:
@@ -194,25 +212,18 @@ def compiled(stage: Stage, folder: Path, runs: int) -> int:
     # Restricted pods may not mount the machine's compiler.
     label = "pod-security.kubernetes.io/enforce=privileged"
     stage.kubectl("label", "namespace", stage.namespace, label, "--overwrite")
-    ours, theirs, engines = [], [], []
-    with tempfile.TemporaryDirectory() as home:
-        for _ in range(runs + 1):
-            start, served = product(stage, with_compiler(_manifest(stage)))
-            arguments = served.container["args"]
-            engines.append(float(_INITIALISED.search(served.log)[1]))  # type: ignore[index]  # or it would not serve
-            remove(stage)
-            other = beside(arguments, folder / "tiny-llama", Path(home))
-            print(f"{start}; engine initialised in {engines[-1]:.1f} s; bare after {other.seconds:.1f} s", flush=True)
-            ours.append(start.seconds)
-            theirs.append(other.seconds)
+    rounds = _take_turns(stage, folder, runs, lambda: with_compiler(_manifest(stage)))
+    engines, starts = [one.initialised for one in rounds], [one.ours.seconds for one in rounds]
     print(f"with what the first start compiled, an engine initialises in {min(engines) / engines[0]:.2f} of its time,")
-    print(f"and gives its first token in {min(ours) / ours[0]:.2f} of it")
-    return _verdict(ours[1:], theirs[1:])
+    print(f"and gives its first token in {min(starts) / starts[0]:.2f} of it")
+    return _verdict(rounds)
 
 
-def _verdict(ours: Sequence[float], theirs: Sequence[float]) -> int:
-    product_seconds, bare_seconds = statistics.median(ours), statistics.median(theirs)
-    print(f"kubectl apply to first token: {product_seconds:.1f} s (median of {len(ours)})")
+def _verdict(rounds: Sequence[Round]) -> int:
+    counted = rounds[1:]
+    product_seconds = statistics.median(one.ours.seconds for one in counted)
+    bare_seconds = statistics.median(one.theirs for one in counted)
+    print(f"kubectl apply to first token: {product_seconds:.1f} s (median of {len(counted)})")
     print(f"bare vllm serve to first token: {bare_seconds:.1f} s")
     print(f"ratio: {product_seconds / bare_seconds:.2f} (goal: at most {GOAL})")
     return 0 if product_seconds <= GOAL * bare_seconds else 1

@@ -21,6 +21,7 @@ from vllm_operator.kinds import LEASE
 
 # Longer than a Lease is held; at full length as long as docs/reliability.md says.
 OUTAGE_SECONDS, FULL_OUTAGE_SECONDS = 12.0, 300.0
+SILENT = "not leading until the lease is renewed, for which time is up: "
 
 Meet = Callable[..., Rivals]
 
@@ -57,9 +58,6 @@ def _wrote(rivals: Rivals, rival: Rival) -> None:
 def _told(record_property: Callable[[str, object], None], what: str, seconds: float) -> None:
     record_property(what, round(seconds, 2))
     print(f"{what}: {seconds:.2f} s")  # noqa: T201 - a figure
-
-
-SILENT = "not leading until the lease is renewed, for which time is up: "
 
 
 def test_a_follower_is_ready_and_does_nothing(meet: Meet, services: list[Service]) -> None:
