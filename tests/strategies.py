@@ -13,7 +13,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from vllm_operator.api.engine_spec import DRAFT_METHODS, DRAFTLESS_METHODS, LORA_RANKS, RESERVED_ENV
+from vllm_operator.api.engine_spec import RESERVED_ENV
+from vllm_operator.api.feature_spec import DRAFT_METHODS, DRAFTLESS_METHODS, LORA_RANKS
 from vllm_operator.api.fields import SUBDOMAIN
 from vllm_operator.api.model_spec import QUANTIZATIONS
 

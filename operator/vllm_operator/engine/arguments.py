@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from vllm_operator.api.engine_spec import Engine, LoRA, Speculative, StructuredOutputs
+from vllm_operator.api.engine_spec import Engine
+from vllm_operator.api.feature_spec import LoRA, Speculative, StructuredOutputs
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.profiles import Settings
