@@ -181,8 +181,8 @@ class Children:
 
         A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
         """
-        spec = done.plan.resource.spec
-        if not preloads(spec) or is_at_rest(spec) or preload_of(self.body(done, kinds.JOB, PRELOAD)).complete:
+        spec, outcome = done.plan.resource.spec, self._notes.outcome(done.key, done.plan.model_digest)
+        if not preloads(spec) or is_at_rest(spec) or preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete:
             return False
         running = live_workload(live) if live else None
         return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from vllm_operator.status.observation import (
+    Outcome,
     Preload,
     Rollout,
     Scaling,
@@ -84,6 +85,17 @@ def test_a_preload(conditions: list[dict[str, str]], expected: Preload) -> None:
     assert preload_of({"metadata": {}, "status": {"conditions": conditions}}) == expected
     assert preload_of(None) == Preload()
     assert preload_of({"metadata": {}}) == Preload(exists=True)
+
+
+def test_a_preload_is_complete_once_its_pod_succeeded() -> None:
+    """The Job itself says so a second or two later."""
+    succeeded, failed = (Outcome("digest", "2026-01-01T00:00:00Z", succeeded=ended) for ended in (True, False))
+    live = {"metadata": {}, "status": {"active": 1}}
+    assert preload_of(live, succeeded) == Preload(exists=True, complete=True)
+    assert preload_of(live, failed) == Preload(exists=True)
+    assert preload_of(None, succeeded) == Preload()
+    too_late = {"metadata": {}, "status": {"conditions": [condition("Failed", "True", message="DeadlineExceeded")]}}
+    assert preload_of(too_late, succeeded) == Preload(exists=True, complete=True)
 
 
 ABLE, ACTIVE = condition("AbleToScale", "True"), condition("ScalingActive", "True")

@@ -100,13 +100,13 @@ def lacks_pods(job: Mapping[str, Any]) -> bool:
 
 
 def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, progress: str = "") -> Preload:
-    """The state of a live Job; what its pod reported says it better than the Job's own conditions."""
+    """The state of a live Job; what its pod reported says it better than the Job's own conditions, and sooner."""
     if not live:
         return Preload()
     conditions = _by_type(live)
-    complete = conditions.get("Complete", {}).get("status") == "True"
+    complete = conditions.get("Complete", {}).get("status") == "True" or bool(outcome and outcome.succeeded)
     failed = conditions.get("Failed", {})
-    ended = failed.get("status") == "True"
+    ended = failed.get("status") == "True" and not complete
     failure = (failed.get("message") or "the Job failed") if ended else ""
     seen = Preload(
         exists=True,
