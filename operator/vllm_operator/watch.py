@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +31,11 @@ _END_ROUND_SECONDS = 2.0
 
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
 # plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
-# once the API server is back; with a watch for each kind they make less than one request a second.
+# once the API server is back.
 _ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(16,) * 37)
+# For so long a request waits for an API server that is away, as all other requests found. It goes out at once when it
+# is back; sent every 16 s, in vain, those for each kind would be one a second.
+_AWAY_SECONDS = 60.0
 # A kind's watch is begun this often at most: where it ends as soon as it begins, kopf would begin it anew at once.
 _WATCH_SECONDS = 2.0
 
@@ -66,12 +70,15 @@ class _ErrorDelays:
 
 
 class _Pace:
-    """Middleware of kopf's HTTP client that spreads the beginnings of watches over time."""
+    """Middleware of kopf's HTTP client: sends nothing while that is in vain, and spreads the beginnings of watches."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._begun: dict[str, float] = {}  # path -> when its last watch began, or will begin
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._cluster.answers(), _AWAY_SECONDS)
         if request.url.query.get("watch"):
             now = asyncio.get_running_loop().time()
             due = max(now, self._begun.get(request.url.path, now - _WATCH_SECONDS) + _WATCH_SECONDS)
@@ -125,7 +132,7 @@ def _on_event(registry: kopf.OperatorRegistry, kind: Kind, see: _See) -> None:
         see(event["type"], event["object"])
 
 
-def _session(known: Connection) -> ClientSession:
+def _session(known: Connection, pace: _Pace) -> ClientSession:
     """The HTTP client that kopf would make of these credentials, but for the pace; kopf closes it."""
     info = kopf.ConnectionInfo(
         server=known.server,
@@ -141,17 +148,17 @@ def _session(known: Connection) -> ClientSession:
         headers=info.as_http_headers(),
         proxy=known.proxy_url,
         trust_env=True,
-        middlewares=(_Pace(),),
+        middlewares=(pace,),
     )
 
 
 def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.OperatorRegistry:
-    registry = kopf.OperatorRegistry()
+    registry, pace = kopf.OperatorRegistry(), _Pace(cluster)
 
     @kopf.on.login(registry=registry)
     async def login(**_: object) -> kopf.AiohttpSession:
         known = await cluster.connection()
-        return kopf.AiohttpSession(server=known.server, aiohttp_session=_session(known))
+        return kopf.AiohttpSession(server=known.server, aiohttp_session=_session(known, pace))
 
     def child_seen(kind: Kind) -> _See:
         return lambda event, body: listener.child_seen(kind, event, body)

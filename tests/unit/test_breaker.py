@@ -48,6 +48,18 @@ async def test_one_answer_is_enough() -> None:
 
 
 @virtual_time
+async def test_who_waits_for_it_goes_on_with_the_first_answer() -> None:
+    await Breaker().closed()
+    breaker = broken()
+    waiting = asyncio.create_task(breaker.closed())
+    await asyncio.sleep(60)
+    breaker.note(failed=True)
+    assert not waiting.done()
+    breaker.note(failed=False)
+    await asyncio.wait_for(waiting, 1)
+
+
+@virtual_time
 async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
     breaker = broken()
     for _ in range(3):

@@ -125,6 +125,10 @@ class Cluster:
             await connection.load(self._configuration, *self._source)
         return await connection.describe(self._configuration)
 
+    async def answers(self) -> None:
+        """Wait while the API server is away, as far as requests have told; they go on telling meanwhile."""
+        await self._breaker.closed()
+
     async def serves(self, kind: Kind) -> bool:
         """Whether the API server knows a kind (its CRD is installed), by discovery."""
         listing = await self._read(_Call("GET", _path(kind, None).rpartition("/")[0]))
