@@ -75,9 +75,10 @@ class Notes:
         """The page of metrics that came since the last pass, if one did."""
         return self._pages.get(key, "")
 
-    def drop_page(self, key: Key) -> None:
-        """The status says what the page said."""
-        self._pages.pop(key, None)
+    def drop_page(self, key: Key, page: str) -> None:
+        """The status says what that page said; one that came meanwhile is left for the next pass."""
+        if self._pages.get(key) == page:
+            del self._pages[key]
 
     def loading(self, key: Key) -> str:
         """The pod that downloads the model at this moment; empty when there is none."""

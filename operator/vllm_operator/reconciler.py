@@ -201,7 +201,7 @@ class Reconciler:
         self._meter.stands(done.key, status)
         self._measure(done, seen, status)
         wrote = await self._write_status(done.key, body, status)
-        self._notes.drop_page(done.key)
+        self._notes.drop_page(done.key, seen.metrics)
         if wrote:
             done.writes += 1
             # Only when the status moved, so that a restart repeats nothing.

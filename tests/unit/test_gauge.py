@@ -11,7 +11,7 @@ from aiohttp import web
 from vllm_operator import gauge, kinds
 from vllm_operator.gauge import Gauge
 from vllm_operator.naming import Key, labels
-from world import EPHEMERAL, KEY, World
+from world import EPHEMERAL, KEY, Object, World
 
 PAGE = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1000",kv_cache_size_tokens="16000"} 1.0\n'
 
@@ -99,7 +99,8 @@ async def test_an_end_waits_for_nothing(server: Server, monkeypatch: pytest.Monk
         await reader.close()
 
 
-async def test_what_a_server_says_reaches_the_status(server: Server) -> None:
+async def with_a_server() -> World:
+    """A world with a server that is ready, of which the next pass learns."""
     world = World(**EPHEMERAL)
     await world.reconcile()
     status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
@@ -109,6 +110,11 @@ async def test_what_a_server_says_reaches_the_status(server: Server) -> None:
         "status": {"podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
     }
     world.listener.pod_seen("MODIFIED", world.api.store("Pod", "chat-1", pod))
+    return world
+
+
+async def test_what_a_server_says_reaches_the_status(server: Server) -> None:
+    world = await with_a_server()
     await world.reconcile()
     async with asyncio.timeout(10):
         while "measured" not in world.status["sizing"]:
@@ -116,5 +122,25 @@ async def test_what_a_server_says_reaches_the_status(server: Server) -> None:
             await asyncio.sleep(0.01)
     assert world.status["sizing"]["measured"]["kvTokens"] == 16000
     assert await world.reconcile() == []
+    assert server.asked == 1
+    await world.reconciler.close()
+
+
+async def test_a_page_that_comes_at_the_end_of_a_pass_is_left_for_the_next(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, came = await with_a_server(), asyncio.Event()
+    monkeypatch.setattr(world, "add", lambda _: came.set())
+    apply_status = world.api.apply_status
+
+    async def late(namespace: str, name: str, status: Object) -> Object:
+        await asyncio.wait_for(came.wait(), 10)
+        return await apply_status(namespace, name, status)
+
+    monkeypatch.setattr(world.api, "apply_status", late)
+    assert "status" in await world.reconcile()
+    assert "measured" not in world.status["sizing"]
+    await world.reconcile()
+    assert world.status["sizing"]["measured"]["kvTokens"] == 16000
     assert server.asked == 1
     await world.reconciler.close()
