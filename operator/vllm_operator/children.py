@@ -105,8 +105,8 @@ class Children:
         live = observed.get(ref) if withheld else await self.know(key, child.kind, child.name)
         elsewhere = observed.key_of(ref) not in (None, key)
         if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid, elsewhere=elsewhere)):
-            if not live.ours:
-                observed.forget(key, ref)  # the watch will not tell when it goes
+            if not (live.ours and elsewhere):
+                observed.forget(key, ref)  # whatever marks it bears, the watch may not tell when it goes
             raise Blocked("NameConflict", foreign)
         if withheld:
             done.withheld = True

@@ -13,7 +13,7 @@ from podstatus import container, crash, pod
 from vllm_operator import kinds
 from vllm_operator.diagnose import PATIENCE_SECONDS
 from vllm_operator.errors import Blocked, Conflict, Gone, Transient
-from vllm_operator.naming import Key
+from vllm_operator.naming import RESOURCE_ANNOTATION, Key
 from world import EPHEMERAL, KEY, Object, World
 
 BEFORE_PODS = ["apply ServiceAccount", "apply PersistentVolumeClaim", "apply Job", "apply Service"]
@@ -135,6 +135,17 @@ async def test_what_another_made_is_left_alone_and_looked_for_again() -> None:
     assert world.api.objects["Service", "chat"] == before
     assert world.ready() == "NameConflict"
     del world.api.objects["Service", "chat"]  # of which no watch tells: it did not carry our label
+    assert "apply Service" in await world.reconcile()
+
+
+async def test_what_belongs_to_a_former_resource_is_looked_for_again_although_it_bears_our_mark() -> None:
+    world = World()
+    owner = {"controller": True, "uid": "former"}
+    metadata = {"annotations": {RESOURCE_ANNOTATION: "chat"}, "ownerReferences": [owner]}
+    world.api.store("Service", "chat", {"metadata": metadata})
+    await world.fail(Blocked)
+    assert world.ready() == "NameConflict"
+    del world.api.objects["Service", "chat"]  # of which no watch tells: somebody has removed our label
     assert "apply Service" in await world.reconcile()
 
 
