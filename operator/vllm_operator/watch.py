@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,9 +32,9 @@ _END_ROUND_SECONDS = 2.0
 # plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
 # once the API server is back.
 _ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(16,) * 37)
-# For so long a request waits for an API server that is away, as all other requests found. It goes out at once when it
-# is back; sent every 16 s, in vain, those for each kind would be one a second.
-_AWAY_SECONDS = 60.0
+# For so long a request waits for an API server that is known to be away: one for each kind every 16 s, all in vain,
+# would be one a second. It goes out as soon as it is back.
+_AWAY_SECONDS, _LOOK_SECONDS = 60.0, 0.5
 # A kind's watch is begun this often at most: where it ends as soon as it begins, kopf would begin it anew at once.
 _WATCH_SECONDS = 2.0
 
@@ -77,8 +76,10 @@ class _Pace:
         self._begun: dict[str, float] = {}  # path -> when its last watch began, or will begin
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._cluster.answers(), _AWAY_SECONDS)
+        waited = 0.0
+        while self._cluster.is_away and waited < _AWAY_SECONDS:
+            await asyncio.sleep(_LOOK_SECONDS)
+            waited += _LOOK_SECONDS
         if request.url.query.get("watch"):
             now = asyncio.get_running_loop().time()
             due = max(now, self._begun.get(request.url.path, now - _WATCH_SECONDS) + _WATCH_SECONDS)

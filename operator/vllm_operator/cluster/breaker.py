@@ -8,9 +8,8 @@ from vllm_operator.errors import Transient
 
 # Requests in a row without an answer that is one: a server that fails now and then is not away.
 _FAILURES = 5
-# Between two requests while it is away. With the Lease, every 2 s, and the watches (`watch._AWAY_SECONDS`) that makes
-# one a second, and resources that wait for 10 s at most (`app.workers`) are done within a quarter of a minute after it
-# is back.
+# Between two requests while it is away. With the Lease, every 2 s, that makes less than one a second, and resources
+# that wait for 10 s at most (`app.workers`) are done within a quarter of a minute after it is back.
 _PROBE_SECONDS = 4.0
 
 
@@ -20,12 +19,10 @@ class Breaker:
     def __init__(self) -> None:
         self._failures = 0
         self._probed = 0.0  # on the loop's clock
-        self._closed = asyncio.Event()
-        self._closed.set()
 
     def admit(self, call: str) -> None:
         """Raise Transient, at once, for a request that need not be sent: the server is away."""
-        if self._failures < _FAILURES:
+        if not self.is_open:
             return
         now = asyncio.get_running_loop().time()
         if now - self._probed < _PROBE_SECONDS:
@@ -35,12 +32,10 @@ class Breaker:
     def note(self, *, failed: bool) -> None:
         """Take note of how a request ended: it failed when no answer came, or the server said that it has none."""
         self._failures = self._failures + 1 if failed else 0
-        if not failed:
-            self._closed.set()
-        elif self._failures == _FAILURES:
-            self._closed.clear()
+        if self._failures == _FAILURES:
             self._probed = asyncio.get_running_loop().time()
 
-    async def closed(self) -> None:
-        """Wait while the server is away; at once when it is not."""
-        await self._closed.wait()
+    @property
+    def is_open(self) -> bool:
+        """Whether the server is away."""
+        return self._failures >= _FAILURES

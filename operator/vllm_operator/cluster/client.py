@@ -125,9 +125,10 @@ class Cluster:
             await connection.load(self._configuration, *self._source)
         return await connection.describe(self._configuration)
 
-    async def answers(self) -> None:
-        """Wait while the API server is away, as far as requests have told; they go on telling meanwhile."""
-        await self._breaker.closed()
+    @property
+    def is_away(self) -> bool:
+        """Whether the API server does not answer, by what requests found, or what the one who keeps the Lease found."""
+        return self._breaker.is_open or self._author.time_left() <= 0
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the API server knows a kind (its CRD is installed), by discovery."""
