@@ -32,7 +32,10 @@ class Part:
 SHOWN = Part("cluster", ("tests/cluster",), ("-m", f"{_SHORT} and not arena"))
 # Tests that break a control plane have one of their own.
 ARENA = Part("arena", ("tests/cluster",), ("-m", f"{_SHORT} and arena"))
-BESIDE = (Part("node", ("tests/node",)), ARENA, Part("process", ("tests/process",)))
+# These of the node tier make a cluster of their own, or need none: they follow the shortest part.
+_APART = ("tests/node/test_demo.py", "tests/node/test_flags.py")
+NODE = Part("node", ("tests/node",), ("-m", _SHORT, *(f"--ignore={path}" for path in _APART)))
+BESIDE = (NODE, ARENA, Part("process", ("tests/process", *_APART)))
 
 
 def _halves(options: tuple[str, ...]) -> list[Part]:

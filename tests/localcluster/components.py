@@ -109,7 +109,7 @@ def _apiserver(layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
         *_apiserver_aggregation(layout.pki),
         f"--audit-policy-file={MANIFESTS / 'audit-policy.yaml'}",
         f"--audit-log-path={layout.audit_log}",
-        "--audit-log-maxsize=0",  # never rotated: a reader may remember an offset
+        "--audit-log-maxsize=1000000",  # MB: never rotated, because a reader may remember an offset; 0 means 100
     )
 
 

@@ -106,6 +106,7 @@ def _chat(url: str, model: str) -> str:
     return content
 
 
+@pytest.mark.long
 def test_vllm_answers_through_its_service(vllm: tuple[Kubectl, str]) -> None:
     _, url = vllm
     answer = _chat(url, "tiny")
@@ -114,11 +115,13 @@ def test_vllm_answers_through_its_service(vllm: tuple[Kubectl, str]) -> None:
     assert len(set(answer)) > 8, f"a loop of few tokens: {answer!r}"
 
 
+@pytest.mark.long
 def test_adapters_answer_differently(vllm: tuple[Kubectl, str]) -> None:
     _, url = vllm
     assert len({_chat(url, model) for model in ("tiny", *ADAPTERS)}) == 3
 
 
+@pytest.mark.long
 def test_logs_and_exec_reach_the_container(vllm: tuple[Kubectl, str]) -> None:
     kubectl, _ = vllm
     assert "Application startup complete" in kubectl("logs", "deployment/vllm").stdout
@@ -127,6 +130,7 @@ def test_logs_and_exec_reach_the_container(vllm: tuple[Kubectl, str]) -> None:
     assert "Read-only file system" in written.stderr
 
 
+@pytest.mark.long
 def test_a_restarted_kubelet_keeps_the_containers(local_cluster: Cluster, vllm: tuple[Kubectl, str]) -> None:
     kubectl, url = vllm
     before = _containers(kubectl)

@@ -115,7 +115,8 @@ def test_events_come_while_the_answer_is_made(served: Served) -> None:
     assert first["text"]
     wait_for(
         lambda: metrics.total(served.url, "vllm:num_requests_running") == 0,
-        message="a client that goes away ends its request",
+        120,
+        "a client that goes away ends its request",
     )
 
 

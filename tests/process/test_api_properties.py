@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, seed, settings
 
 from strategies import valid_specs
 from vllm_operator.api.crd import schema_of
@@ -15,6 +15,7 @@ from vllm_operator.api.spec import Spec
 from vllm_operator.api.strict import unknown_fields
 
 FIELDS = {path for path, _ in fields(schema_of(Spec), "spec")}
+ROUNDS = 20
 QUICK = settings(max_examples=200, deadline=None, database=None)
 
 
@@ -45,10 +46,14 @@ def _paths(value: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - any part o
 def test_strategy_draws_every_field() -> None:
     drawn: set[str] = set()
 
-    @settings(max_examples=1000, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
+    @settings(max_examples=500, deadline=None, database=None, phases=(Phase.generate,))
     @given(valid_specs())
     def draw(raw: dict[str, Any]) -> None:
         drawn.update(_paths(raw, "spec"))
 
-    draw()
+    # What is drawn from one seed depends on what the process has imported; a field that is drawn at all comes soon.
+    for number in range(ROUNDS):
+        seed(number)(draw)()
+        if drawn >= FIELDS:
+            return
     assert FIELDS - drawn == set()

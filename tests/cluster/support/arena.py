@@ -50,11 +50,15 @@ def arena() -> Iterator[Arena]:
     started.down()
 
 
+# A controller-manager whose API server was killed has to come back, and to be elected.
+_CONTROLLERS_SECONDS = 120.0
+
+
 def make_namespace(api: Api) -> str:
     """Create a namespace and return its name."""
     name = f"arena-{secrets.token_hex(3)}"
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    wait_for(lambda: api.get(SERVICE_ACCOUNT, name, "default"), message=f"ServiceAccount default in {name}")
+    wait_for(lambda: api.get(SERVICE_ACCOUNT, name, "default"), _CONTROLLERS_SECONDS, f"ServiceAccount of {name}")
     return name
 
 
