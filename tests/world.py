@@ -32,6 +32,7 @@ class FakeApi:
 
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
     errors: dict[str, OperatorError] = field(default_factory=dict)
     logs: dict[tuple[str, str, bool], str] = field(default_factory=dict)  # by pod, container and previous
     version: int = 0
@@ -46,7 +47,12 @@ class FakeApi:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         assert namespace == "team-a"
+        self.reads.append(f"get {kind} {name}")
         return copy.deepcopy(self.objects.get((kind.kind, name)))
+
+    async def get_metadata(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        found = await self.get(kind, namespace, name)
+        return {"metadata": found["metadata"]} if found else None
 
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         if kind is not kinds.POD:
@@ -134,10 +140,15 @@ class World:
         """As `add`."""
 
     def ask(self, **spec: Any) -> None:  # noqa: ANN401
+        """A user writes the resource, and the watch tells."""
+        self.listener.resource_seen("MODIFIED", self.write(**spec))
+
+    def write(self, **spec: Any) -> Object:  # noqa: ANN401
+        """A user writes the resource, of which no watch tells."""
         self.generation += 1
         known = self.api.objects.get(("VLLMDeployment", "chat"), {})
         body = {**known, "metadata": {"generation": self.generation}, "spec": spec_of(**{**UNSIZED, **spec})}
-        self.api.store("VLLMDeployment", "chat", body, uid=UID)
+        return self.api.store("VLLMDeployment", "chat", body, uid=UID)
 
     def happen(self, kind: Kind, name: str, **change: Any) -> None:  # noqa: ANN401 - status or spec
         """Something changes an object of ours, and the watch tells."""
@@ -157,6 +168,7 @@ class World:
     async def reconcile(self) -> list[str]:
         """One pass; the calls that changed something."""
         self.api.calls.clear()
+        self.api.reads.clear()
         await self.reconciler.reconcile(KEY)
         return list(self.api.calls)
 

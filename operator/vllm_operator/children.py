@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vllm_operator import kinds
-from vllm_operator.errors import Blocked, Transient
+from vllm_operator.errors import Blocked, Outdated, Transient
 from vllm_operator.jobs import Jobs, retry_in
 from vllm_operator.keeping import corrected, is_outdated, keep_template, may_keep, recorded
 from vllm_operator.kinds import Kind
@@ -32,6 +32,7 @@ class Pass:
 
     key: Key
     plan: Plan
+    confirmed: bool = False  # the resource that was planned from was read by this pass
     writes: int = 0
     withheld: bool = False
     kept: bool = False  # servers run the pod template of an earlier release
@@ -73,7 +74,7 @@ class Children:
         anything is written over them.
         """
         self._absent.pop(key, None)
-        if key in self._notes.resources:
+        if key in self._notes.planned:
             return
         claim, workload = child_name(key.name, "-cache"), child_name(key.name)
         await asyncio.gather(self.know(key, kinds.CLAIM, claim), self.know(key, kinds.DEPLOYMENT, workload))
@@ -134,7 +135,25 @@ class Children:
                 body = await self._send(done, ref[0], better, live)
         self._notes.observed.applied(done.key, ref, manifest, body, kept=is_outdated(wanted, manifest))
 
+    async def _confirm(self, done: Pass) -> None:
+        """Before the first write: a resource that the watch lost sight of must not get its children back.
+
+        Raises Outdated when it is not what was planned from.
+        """
+        if done.confirmed:
+            return
+        planned = done.plan.resource
+        live = await self._cluster.get_metadata(kinds.RESOURCE, planned.namespace, planned.name)
+        metadata = live["metadata"] if live else {}
+        if metadata.get("deletionTimestamp") or (metadata.get("uid"), metadata.get("generation")) != (
+            planned.uid,
+            planned.generation,
+        ):
+            raise Outdated(str(done.key))
+        done.confirmed = True
+
     async def _send(self, done: Pass, kind: Kind, manifest: Object, live: Live | None) -> Object:
+        await self._confirm(done)
         write = self._jobs.apply if kind is kinds.JOB else self._apply
         body = await write(manifest, live)
         self._meter.applied(kind, changed=live is None or live.version != version_of(body["metadata"]))
@@ -192,6 +211,7 @@ class Children:
         count = done.plan.handover_replicas
         if count is None:
             return
+        await self._confirm(done)
         parked = {
             "apiVersion": child.kind.api_version,
             "kind": child.kind.kind,
@@ -215,6 +235,7 @@ class Children:
                 done.errors.append(ChildError(f"{ref[0]} {ref[2]}", error.reason, str(error)))
 
     async def _remove(self, done: Pass, ref: Ref, live: Live) -> None:
+        await self._confirm(done)
         await self._cluster.delete(ref[0], ref[1], ref[2], live.uid)
         self._notes.observed.forget(done.key, ref)
         done.writes += 1

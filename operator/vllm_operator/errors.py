@@ -56,6 +56,10 @@ class Conflict(Transient):
     """The object changed under us; retried at once, then with back-off."""
 
 
+class Outdated(OperatorError):  # noqa: N818
+    """A pass planned from a resource that has changed meanwhile, or went; nothing was written."""
+
+
 class Gone(OperatorError):  # noqa: N818
     """The resource is not there any more; nothing is left to do."""
 

@@ -12,6 +12,7 @@ from vllm_operator.observed import Observed, marked_key
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import MODEL_STEP
 from vllm_operator.pods import Pods
+from vllm_operator.resources import Resources
 from vllm_operator.sizing.tables import EMPTY, Tables
 from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, ready_address, runs
 
@@ -43,7 +44,8 @@ class Notes:
         self.observed = Observed()
         self.inventory = Inventory(tables)
         self.pods = Pods()
-        self.resources: dict[Key, int] = {}  # resource version that the last pass knew
+        self.resources = Resources()
+        self.planned: set[Key] = set()  # resources that were planned before, with all that exists of them
         self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._loading: dict[Key, str] = {}  # the pod that downloads the model
@@ -109,7 +111,8 @@ class Notes:
 
     def forget(self, key: Key) -> None:
         """The resource is gone; what is left of its children is the garbage collector's."""
-        self.resources.pop(key, None)
+        self.resources.forget(key)
+        self.planned.discard(key)
         self._outcomes.pop(key, None)
         self._addresses.pop(key, None)
         self._loading.pop(key, None)
@@ -128,7 +131,11 @@ class Listener:
         """A VLLMDeployment was listed, changed or deleted; what a pass of ours wrote itself is no news."""
         metadata = body["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
-        if event != DELETED and int(metadata["resourceVersion"]) <= self._notes.resources.get(key, 0):
+        if event == DELETED:
+            self._notes.resources.doubt(key)
+        elif self._notes.resources.is_news(key, int(metadata["resourceVersion"])):
+            self._notes.resources.see(key, body)
+        else:
             return
         self._look(key, event, self._queue.add)
 
@@ -180,5 +187,5 @@ class Listener:
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A node was listed, changed or deleted; resources may fit now, or no more."""
         if self._notes.inventory.see(body, deleted=event == DELETED):
-            for key in tuple(self._notes.resources):
+            for key in self._notes.resources:
                 self._queue.add_soon(key)

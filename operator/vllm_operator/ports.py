@@ -18,6 +18,9 @@ class Api(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """A live object."""
 
+    async def get_metadata(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """The metadata of a live object."""
+
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         """All objects of a kind."""
 

@@ -1,11 +1,13 @@
 """One pass over one resource: get, plan, apply, prune, status.
 
-Level-triggered: a pass starts from the live resource and remembers nothing that it needs; see `listener.Notes` for what
-it remembers to save calls. What is observed is the answer of an apply, or what the watch brought since.
+Level-triggered: a pass starts from the whole resource and remembers nothing that it needs; see `listener.Notes` for
+what it remembers to save calls. What is observed is the answer of a write, or what the watch brought since. A pass that
+writes children has read the resource itself before: no watch may have told that it went.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +16,7 @@ from vllm_operator.api.parse import Resource, parse
 from vllm_operator.api.spec import Spec
 from vllm_operator.children import Children, Pass
 from vllm_operator.diagnose import Diagnostician, earlier
-from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError
+from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError, Outdated
 from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, Jobs, age_of
 from vllm_operator.listener import Listener, Notes, Queue
@@ -100,7 +102,8 @@ class Reconciler:
                 self._notes.observed.forget(key, ref)
         pods = self._notes.pods.all()  # first: of one that comes while they are listed nothing is known to be wrong
         self._notes.pods.drop(pods - await self._there(kinds.POD))
-        for key in tuple(self._notes.resources):
+        for key in self._notes.resources:
+            self._notes.resources.doubt(key)
             queue.add(key)
 
     async def _there(self, kind: kinds.Kind) -> set[tuple[str, str]]:
@@ -110,10 +113,26 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises Gone when the resource is not there, Blocked and Transient when another pass is needed."""
+        try:
+            seen = self._notes.resources.body(key)
+            if seen and not seen["metadata"].get("deletionTimestamp"):
+                with suppress(Outdated):
+                    return await self._pass(key, seen, confirmed=False)
+            return await self._read_and_pass(key)
+        except BaseException:
+            self._notes.resources.doubt(key)
+            raise
+
+    async def _read_and_pass(self, key: Key) -> Result:
         body = await self._cluster.get(kinds.RESOURCE, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._forget(key)
             raise Gone(str(key))
+        self._notes.resources.see(key, body)
+        return await self._pass(key, body, confirmed=True)
+
+    async def _pass(self, key: Key, body: Object, *, confirmed: bool) -> Result:
+        """One pass over a resource as it was seen, or as it is if that is `confirmed`; the former raises Outdated."""
         try:
             resource = parse(body)
         except InvalidSpec as error:
@@ -122,8 +141,8 @@ class Reconciler:
             wrote = await self._write_status(key, body, status)
             return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
         plan = await self.plan_for(key, resource, body)
-        self._note_version(key, body)
-        done = Pass(key, plan)
+        self._notes.planned.add(key)
+        done = Pass(key, plan, confirmed)
         if plan.refusal is None:
             await self._children.apply_all(done)
             if plan.waiting is None:  # else the plan holds a part only
@@ -229,13 +248,8 @@ class Reconciler:
         self._meter.applied(kinds.RESOURCE, changed=version_of(live["metadata"]) != version_of(body["metadata"]))
         # Else an edit came in between, and its event must not be taken for one of ours.
         if live["metadata"]["generation"] == body["metadata"]["generation"]:
-            self._note_version(key, live)
+            self._notes.resources.see(key, live)
         return True
-
-    def _note_version(self, key: Key, body: Object) -> None:
-        """Events up to this resource version bring nothing new."""
-        version = int(body["metadata"]["resourceVersion"])
-        self._notes.resources[key] = max(version, self._notes.resources.get(key, 0))
 
 
 def _error(done: Pass) -> OperatorError | None:

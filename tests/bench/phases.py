@@ -12,6 +12,7 @@ from typing import Any
 from bench import bare
 from bench.figures import Figure, quantile
 from bench.scene import BARE_NAMESPACE, NAMESPACE, Scene, answered, changed, resource
+from scraping import scrape
 from vllm_operator import kinds
 
 RATIO_GOAL, ALONE_GOAL, MEMORY_GOAL_MIB, RESTART_GOAL_SECONDS, EVENT_GOAL_SECONDS = 1.6, 2.0, 120.0, 15.0, 2.0
@@ -137,7 +138,7 @@ async def restart(scene: Scene, count: int) -> list[Figure]:
     scene.operator.kill()
     started = time.monotonic()
     scene.operator.start()
-    await _until_looked_at(scene, mark, count)
+    await _until_looked_at(scene, count)
     seconds = time.monotonic() - started
     await scene.until_calm()
     after = await scene.versions()
@@ -149,13 +150,13 @@ async def restart(scene: Scene, count: int) -> list[Figure]:
     ]
 
 
-async def _until_looked_at(scene: Scene, mark: int, count: int) -> None:
-    """Wait until the operator has read so many resources one by one, which is how a pass begins."""
+async def _until_looked_at(scene: Scene, count: int) -> None:
+    """Wait until the operator has been over so many resources, as it counts them itself."""
+    scene.operator.wait_ready()
     while True:
-        found = scene.requests(mark)
-        if len({one.name for one in found if (one.verb, one.resource) == ("get", "vllmdeployments")}) >= count:
+        if scrape(scene.operator.port).total("resources") >= count:
             return
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.25)
 
 
 # --- one alone

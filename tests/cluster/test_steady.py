@@ -11,6 +11,7 @@ from localcluster.audit import AuditEvent
 from localcluster.cluster import Cluster
 from localcluster.wait import wait_for
 from operator_process import USER, OperatorProcess
+from scraping import scrape
 from vllm_operator import kinds
 from vllm_operator.naming import MANAGED_SELECTOR
 
@@ -77,13 +78,7 @@ def test_restart_writes_nothing(samples: Samples, operator: OperatorProcess, loc
     _await_calm(samples.api, local_cluster)
     before, mark = _versions(samples), local_cluster.audit_mark()
     operator.restart()
-
-    def looked_at() -> set[str]:
-        """The resources that the operator has read, one by one, since it came back."""
-        requests = _requests(local_cluster, mark)
-        return {event.name for event in requests if (event.verb, event.resource) == ("get", "vllmdeployments")}
-
-    wait_for(lambda: looked_at() >= {service.name for service in services}, message="a pass over every resource")
+    wait_for(lambda: scrape(operator.port).total("resources") >= len(services), message="a pass over every resource")
     _await_calm(samples.api, local_cluster)
     assert _versions(samples) == before
     assert _in_words(event for event in _requests(local_cluster, mark) if event.is_write) == []

@@ -69,6 +69,10 @@ class Connection:
         assert namespace == NAMESPACE
         return await self._ask(lambda: self._server.get(kind, name))
 
+    async def get_metadata(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        found = await self.get(kind, namespace, name)
+        return {"metadata": found["metadata"]} if found else None
+
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         assert kind in (kinds.NODE, kinds.POD), f"{kind} {namespace} {selector}"
         return await self._ask(lambda: self._server.list(kind))

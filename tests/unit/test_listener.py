@@ -69,7 +69,7 @@ def test_a_resource_is_looked_at_when_it_changed_and_not_for_our_own_writes() ->
     world = World()
     world.listener.resource_seen("ADDED", resource(5))
     assert world.queue.take() == ["team-a/chat now"]
-    world.notes.resources[KEY] = 7  # what a pass of ours left behind
+    world.notes.resources.see(KEY, resource(7))  # what a pass of ours left behind
     for event, version in (("MODIFIED", 5), ("MODIFIED", 7), (None, 7)):
         world.listener.resource_seen(event, resource(version))
     assert world.queue.take() == []
@@ -148,7 +148,8 @@ def test_a_pod_that_is_going_has_no_trouble() -> None:
 
 def test_nodes_wake_every_resource_when_they_change_what_is_offered() -> None:
     world = World()
-    world.notes.resources |= {KEY: 1, Key("team-b", "other"): 1}
+    for key in (KEY, Key("team-b", "other")):
+        world.notes.resources.see(key, resource(1))
     (node,) = gpu_nodes("NVIDIA-L4", 4, 1)
     world.listener.node_seen("ADDED", node)
     assert sorted(world.queue.take()) == ["team-a/chat soon", "team-b/other soon"]
@@ -160,7 +161,7 @@ def test_nodes_wake_every_resource_when_they_change_what_is_offered() -> None:
 
 def test_a_resource_that_is_gone_leaves_nothing_behind() -> None:
     world = World()
-    world.notes.resources[KEY] = 7
+    world.notes.resources.see(KEY, resource(7))
     world.listener.pod_seen("ADDED", pod("a", "ErrImagePull"))
     world.notes.forget(KEY)
     assert world.notes.trouble(KEY, "server") is None

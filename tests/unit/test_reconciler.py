@@ -37,6 +37,44 @@ async def test_a_second_pass_writes_nothing() -> None:
     assert await world.reconcile() == []
 
 
+async def test_a_pass_over_what_did_not_change_asks_for_nothing() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    await world.reconcile()
+    assert world.api.reads == []
+    world.happen(kinds.DEPLOYMENT, "chat", status={"replicas": 1})
+    await world.reconcile()
+    assert world.api.reads == []
+
+
+async def test_a_resource_that_went_unseen_does_not_get_its_children_back() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    del world.api.objects["VLLMDeployment", "chat"]
+    deleted = world.api.objects.pop(("Deployment", "chat"))  # by the garbage collector
+    world.listener.child_seen(kinds.DEPLOYMENT, "DELETED", deleted)
+    assert await world.fail(Gone) == []
+    assert ("Deployment", "chat") not in world.api.objects
+
+
+async def test_an_edit_that_no_watch_has_told_of_is_seen_before_anything_is_written() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    world.write(**EPHEMERAL, replicas=2)
+    deleted = world.api.objects.pop(("Deployment", "chat"))
+    world.listener.child_seen(kinds.DEPLOYMENT, "DELETED", deleted)
+    await world.reconcile()
+    assert world.api.objects["Deployment", "chat"]["spec"]["replicas"] == 2
+
+
+async def test_after_a_pass_that_failed_the_resource_is_read() -> None:
+    world = World(**EPHEMERAL)
+    world.api.errors["apply Service"] = Transient("502")
+    await world.fail(Transient)
+    await world.reconcile()
+    assert "get VLLMDeployment chat" in world.api.reads
+
+
 async def test_running_servers_stay_until_the_files_of_the_next_model_are_there() -> None:
     world = World(cache={"size": "90Gi"})
     await world.reconcile()
@@ -92,7 +130,9 @@ async def test_however_a_pass_ends_it_says_what_it_wrote() -> None:
 
 async def test_a_resource_that_no_rule_of_today_allows_is_told_as_refused() -> None:
     world = World()
-    world.api.objects["VLLMDeployment", "chat"]["spec"] = {"model": {"source": "nonsense"}}
+    body = world.api.objects["VLLMDeployment", "chat"]
+    nonsense = world.api.store("VLLMDeployment", "chat", {**body, "spec": {"model": {"source": "nonsense"}}})
+    world.listener.resource_seen("MODIFIED", nonsense)
     ended = await world.reconciler.reconcile(KEY)
     assert (ended.writes, ended.phase, ended.reason) == (1, "Refused", "InvalidSpec")
 
@@ -100,17 +140,16 @@ async def test_a_resource_that_no_rule_of_today_allows_is_told_as_refused() -> N
 async def test_an_edit_in_the_midst_of_a_pass_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(**EPHEMERAL)
     await world.reconcile()
-    due: list[Key] = []
-    monkeypatch.setattr(world, "add", due.append)
     apply_status = world.api.apply_status
 
     async def edited_before(namespace: str, name: str, status: Object) -> Object:
-        world.ask(**EPHEMERAL, replicas=2)
-        edits.append(copy.deepcopy(world.api.objects["VLLMDeployment", "chat"]))
+        edits.append(world.write(**EPHEMERAL, replicas=2))
         return await apply_status(namespace, name, status)
 
     edits: list[Object] = []
     world.ask(**EPHEMERAL, replicas=3)
+    due: list[Key] = []
+    monkeypatch.setattr(world, "add", due.append)
     monkeypatch.setattr(world.api, "apply_status", edited_before)
     await world.reconcile()
     (edit,) = edits
