@@ -92,6 +92,26 @@ def test_killed_api_server_is_survived(arena: Arena, arena_namespace: str, launc
     wait_for(lambda: services[0].child(kinds.SERVICE), message="the Service is made again")
 
 
+# --- nodes
+
+# A node is called lost after 40 s.
+LOST_SECONDS = 120.0
+
+
+def test_lost_nodes_are_said(arena: Arena, arena_namespace: str, launch: Launch) -> None:
+    launch(namespace=arena_namespace)
+    (service,) = _make(arena.api, arena_namespace, 1)
+    (pod,) = service.pods()
+    arena.cluster.kill("kwok")  # the kubelet of all nodes
+    try:
+        found = service.wait("Ready", "False", "NodeNotReady", timeout=LOST_SECONDS)
+        assert f"The node {pod['spec']['nodeName']} does not answer" in found["message"]
+        assert service.status["phase"] != "Ready"
+        assert service.status["readyReplicas"] == 0
+    finally:
+        arena.cluster.restart("kwok")
+
+
 # --- a deletion that no watch reported
 
 

@@ -54,6 +54,9 @@ def test_a_pod_without_trouble(name: str) -> None:
     assert symptom_of(HEALTHY[name]) is None
 
 
+# What the node controller leaves: the containers are as the kubelet last saw them.
+CUT_OFF = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]
+
 TROUBLES = {
     "out of memory": (crash(code=137, reason="OOMKilled"), "OOMKilled", "its memory limit of 24Gi"),
     "out of memory in a Job": (
@@ -137,6 +140,10 @@ TROUBLES = {
     ),
     "evicted": (
         pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."), "Evicted", "low on",
+    ),
+    "node does not answer": (
+        pod(container("running", ready=True), phase="Running", conditions=CUT_OFF),
+        "NodeNotReady", "node node-1 does not",
     ),
     "no device": (
         pod(phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices"),
@@ -288,3 +295,9 @@ def test_what_is_gone_is_forgotten() -> None:
     pods.forget(Key("team-b", "chat"))
     assert pods.all() == set()
     assert not pods.see(KEY, pod(RUNNING), gone=True), "never seen"
+
+
+def test_a_readiness_gate_is_no_lost_node() -> None:
+    body = pod(container("running", ready=True), phase="Running", conditions=CUT_OFF)
+    gate = {"conditionType": "target-health.elbv2.k8s.aws/chat"}
+    assert symptom_of({**body, "spec": {**body["spec"], "readinessGates": [gate]}}) is None

@@ -23,7 +23,7 @@ OTHER_WORDS = frozenset({
     "True", "False", "Normal", "Warning", "Status", "Gi", "Observation", "Metric",
     "ModelResolved", "Sized", "Advice", "Input", "Inventory", "Memory", "Validity",
     "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
-    "AbleToScale", "Complete", "ContainerCreating", "Failed", "PodInitializing", "PodScheduled",
+    "AbleToScale", "Complete", "ContainerCreating", "ContainersReady", "Failed", "PodInitializing", "PodScheduled",
     "ScalingActive", "Succeeded",
     "ContainerCannotRun", "ErrImagePull", "Error", "Job", "Killing",
     "Accept", "All", "Background", "BearerToken", "DELETE", "GET", "KUBECONFIG", "PATCH", "POST", "DELETED",

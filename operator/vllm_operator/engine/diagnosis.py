@@ -30,7 +30,7 @@ MAX_LOG = 64 * 1024
 MAX_QUOTE = 300
 """Characters of a line that are shown."""
 
-FACTS = ("container", "image", "memory_limit", "gpus", "selector", "startup_seconds")
+FACTS = ("container", "image", "memory_limit", "gpus", "selector", "node", "startup_seconds")
 """What sentences of the table may name beside groups of their pattern; each is a word or two about the pod."""
 
 _MAX_GROUP = 120

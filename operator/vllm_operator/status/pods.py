@@ -21,7 +21,7 @@ class Stage(IntEnum):
     STUCK = 1  # the kubelet cannot start a container
     UNPLACED = 2  # there is no node for it
     CREATING = 3  # on a node, where no container has started yet
-    LOST = 4  # it ended as a whole; somebody makes another one
+    LOST = 4  # it ended as a whole, or its node is away; somebody makes another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,21 @@ def symptom_of(pod: Mapping[str, Any]) -> Symptom | None:
     if scheduled.get("status") == "False":
         said = clean(f"{_text(scheduled.get('reason')) or 'Unschedulable'}: {_text(scheduled.get('message'))}")
         return Symptom(Stage.UNPLACED, _without_preemption(said), facts=_facts(pod, {}))
+    if _is_cut_off(pod, status):
+        return Symptom(Stage.LOST, "NodeNotReady", facts=_facts(pod, {}))
     found = (one for container in _containers(status) if (one := _container_symptom(pod, container, is_job=is_job)))
     return next(found, _creating(pod))
+
+
+def _is_cut_off(pod: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the node controller has declared a pod not ready, because its node does not answer.
+
+    The kubelet says the same of the pod as of its containers, unless readiness gates have their say
+    (pkg/controller/util/node, MarkPodsNotReady).
+    """
+    said = {one.get("type"): one.get("status") for one in _objects(status.get("conditions"))}
+    gated = bool(_objects(_object(pod.get("spec")).get("readinessGates")))
+    return (said.get("ContainersReady"), said.get("Ready")) == ("True", "False") and not gated
 
 
 def _is_owned(metadata: Mapping[str, Any]) -> bool:
@@ -202,6 +215,7 @@ def _facts(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, st
         "memory_limit": _text(limits.get("memory")),
         "gpus": ", ".join(devices),
         "selector": ", ".join(f"{key}={value}" for key, value in selector.items()),
+        "node": _text(_object(pod.get("spec")).get("nodeName")),
         "startup_seconds": str(_startup_seconds(spec) or ""),
     }
     return {name: clean(fact)[:_MAX_FACT] for name, fact in facts.items() if fact}
