@@ -85,19 +85,20 @@ def _engine_seconds(log: str) -> float:
     return float(last)
 
 
-def _ask(url: str) -> bool:
+def _ask(client: httpx.Client, url: str) -> bool:
     """Whether a first token comes."""
     question = body(NAME, "Hello", stream=True)
     with (
         suppress(httpx.TransportError),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=question, timeout=_PATIENCE) as answer,
+        client.stream("POST", f"{url}/v1/chat/completions", json=question) as answer,
     ):
         return answer.status_code == httpx.codes.OK and any("content" in line for line in answer.iter_lines())
     return False
 
 
 def _first_token(url: str) -> None:
-    wait_for(lambda: _ask(url), READY_SECONDS, f"a first token from {url}", interval=_LOOK_SECONDS)
+    with httpx.Client(timeout=_PATIENCE) as client:  # one for all: to make one costs as much as a look
+        wait_for(lambda: _ask(client, url), READY_SECONDS, f"a first token from {url}", interval=_LOOK_SECONDS)
 
 
 def _pod_steps(pod: Mapping[str, Any], began: float) -> dict[str, float]:
