@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 export PYTHONPATH := operator:tests
 # Compiled once, and never into the source tree.
 export PYTHONPYCACHEPREFIX := $(CACHE)/pycache
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+export RUFF_CACHE_DIR := $(CACHE)/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets

@@ -29,12 +29,18 @@ class Part:
     options: tuple[str, ...] = ("-m", _SHORT)
 
 
-SHOWN = Part("cluster", ("tests/cluster",), ("-m", f"{_SHORT} and not arena"))
+# These make clusters of their own, or need none: they follow the shortest part.
+_APART = (
+    "tests/cluster/test_localcluster_kind.py",
+    "tests/cluster/test_localcluster_lifecycle.py",
+    "tests/node/test_demo.py",
+    "tests/node/test_flags.py",
+)
+_NOT_APART = tuple(f"--ignore={path}" for path in _APART)
+SHOWN = Part("cluster", ("tests/cluster",), ("-m", f"{_SHORT} and not arena", *_NOT_APART))
 # Tests that break a control plane have one of their own.
 ARENA = Part("arena", ("tests/cluster",), ("-m", f"{_SHORT} and arena"))
-# These of the node tier make a cluster of their own, or need none: they follow the shortest part.
-_APART = ("tests/node/test_demo.py", "tests/node/test_flags.py")
-NODE = Part("node", ("tests/node",), ("-m", _SHORT, *(f"--ignore={path}" for path in _APART)))
+NODE = Part("node", ("tests/node",), ("-m", _SHORT, *_NOT_APART))
 BESIDE = (NODE, ARENA, Part("process", ("tests/process", *_APART)))
 
 

@@ -138,10 +138,9 @@ def answer(service: Service) -> str:
 
 def test_a_killed_preload_goes_on_where_it_was(stage: Stage, killed: Service) -> None:
     asked = stage.hub.requests(f"name={RIDER}")
-    # On a busy machine a connection may break before anything came.
-    *begun, resumed = [one for one in asked if one.path.startswith("/content/")]
-    assert 0 < begun[-1].sent < RIDER_BYTES
-    assert resumed.status == 206
+    content = [one for one in asked if one.path.startswith("/content/")]
+    *_, resumed = [one for one in content if one.status == 206]  # the other servers fetch it as well, and whole
+    assert any(0 < one.sent < RIDER_BYTES for one in content[: content.index(resumed)])
     assert resumed.first > 0
     assert resumed.first + resumed.sent == RIDER_BYTES
     (job,) = killed.jobs()
