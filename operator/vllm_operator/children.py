@@ -33,6 +33,7 @@ class Pass:
     key: Key
     plan: Plan
     confirmed: bool = False  # the resource that was planned from was read by this pass
+    preloaded: bool = False  # the cache held what servers need when it was planned
     writes: int = 0
     withheld: bool = False
     kept: bool = False  # servers run the pod template of an earlier release
@@ -54,6 +55,15 @@ class Children:
         self._meter = meter
         self._renews = renews  # servers follow each release of the operator
         self._absent: dict[Key, set[Ref]] = {}  # what was looked for in vain, in this pass over a resource
+
+    def begin(self, key: Key, plan: Plan, *, confirmed: bool) -> Pass:
+        """A pass over what is known at this moment.
+
+        A preload that ends during it is for the next one, whose plan knows the commit that was brought.
+        """
+        done, outcome = Pass(key, plan, confirmed), self._notes.outcome(key, plan.model_digest)
+        done.preloaded = preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
+        return done
 
     async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
         """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
@@ -200,8 +210,8 @@ class Children:
 
         A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
         """
-        spec, outcome = done.plan.resource.spec, self._notes.outcome(done.key, done.plan.model_digest)
-        if not preloads(spec) or is_at_rest(spec) or preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete:
+        spec = done.plan.resource.spec
+        if not preloads(spec) or is_at_rest(spec) or done.preloaded:
             return False
         running = live_workload(live) if live else None
         return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest

@@ -142,7 +142,7 @@ class Reconciler:
             return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
         plan = await self.plan_for(key, resource, body)
         self._notes.planned.add(key)
-        done = Pass(key, plan, confirmed)
+        done = self._children.begin(key, plan, confirmed=confirmed)
         if plan.refusal is None:
             await self._children.apply_all(done)
             if plan.waiting is None:  # else the plan holds a part only

@@ -10,7 +10,7 @@ import pytest
 from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, RETRY_SECONDS
-from vllm_operator.naming import JOB_LABEL, RESOURCE_ANNOTATION, labels
+from vllm_operator.naming import FIELD_MANAGER, JOB_LABEL, RESOURCE_ANNOTATION, labels
 from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
 from world import COMMIT, KEY, World
 
@@ -195,6 +195,34 @@ async def test_servers_are_pinned_to_the_commit_that_was_brought() -> None:
     world.end("preload", moved)  # somebody deleted the Job, and the branch has moved on
     assert await world.reconcile() == []
     assert world.args()[world.args().index("--revision") + 1] == COMMIT, "GPU pods stay"
+
+
+async def test_servers_follow_as_soon_as_the_pod_of_the_preload_has_succeeded() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1), last=False)
+    assert "apply Deployment" in await world.reconcile()
+    assert COMMIT in world.args()
+
+
+async def test_a_preload_that_ends_during_a_pass_is_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose plan knows the commit: else servers would start twice."""
+    world = Jobs()
+    await world.reconcile()
+    world.ask(service={"port": 8080})
+    apply = world.api.apply
+
+    async def meanwhile(manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+        if manifest["kind"] == "Service":
+            world.end("preload", Fetched(COMMIT, 1))
+        return await apply(manifest, manager, dry_run=dry_run)
+
+    monkeypatch.setattr(world.api, "apply", meanwhile)
+    calls = await world.reconcile()
+    assert "apply Service" in calls
+    assert "apply Deployment" not in calls
+    assert "apply Deployment" in await world.reconcile()
+    assert COMMIT in world.args()
 
 
 async def test_pods_of_their_own_cache_get_one_commit() -> None:
