@@ -23,6 +23,7 @@ from images import models
 from localcluster.access import ClusterAccess
 from localcluster.cluster import Cluster
 from localcluster.wait import wait_for
+from node.support import processes
 from node.support.broken import WHOLE
 from node.support.specs import own, resource, spec
 from node.support.stage import Stage, on_stage
@@ -107,18 +108,7 @@ def progress(service: Service) -> int:
 def fetching(service: Service) -> list[int]:
     """Return the processes of the preload Job's pod that fetch, as this machine numbers them."""
     uids = [pod["metadata"]["uid"] for pod in service.pods("preload")]
-    return [
-        int(folder.name)
-        for folder in Path("/proc").glob("[0-9]*")
-        if _reads(folder / "cmdline", "fetch") and any(_reads(folder / "cgroup", uid) for uid in uids)
-    ]
-
-
-def _reads(path: Path, word: str) -> bool:
-    try:
-        return word in path.read_text(errors="replace")
-    except OSError:  # a process that has ended meanwhile
-        return False
+    return [process for uid in uids for process in processes.of_pod(uid, "fetch")]
 
 
 def answer(service: Service) -> str:
@@ -143,9 +133,11 @@ def test_a_killed_preload_goes_on_where_it_was(stage: Stage, killed: Service) ->
     assert any(0 < one.sent < RIDER_BYTES for one in content[: content.index(resumed)])
     assert resumed.first > 0
     assert resumed.first + resumed.sent == RIDER_BYTES
-    (job,) = killed.jobs()
-    assert job["status"]["failed"] == 1
-    assert job["status"]["succeeded"] == 1
+    # Servers follow before the Job itself says that it is done.
+    (ended,) = wait_for(
+        lambda: [one["status"] for one in killed.jobs() if "succeeded" in one["status"]], message="done"
+    )
+    assert (ended["failed"], ended["succeeded"]) == (1, 1)
 
 
 def test_another_resource_on_the_same_claim_downloads_nothing(stage: Stage, killed: Service) -> None:
