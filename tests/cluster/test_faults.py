@@ -31,8 +31,8 @@ SHORT_SECONDS, FULL_SECONDS = 30.0, 300.0
 FIRST_SECONDS = 16.0
 # Promised are 30 s; a machine that is busy with other tests is given half as much again.
 RECOVERY_SECONDS = 45.0
-# Promised is one; measured is 0.6, of which the Lease, looked at every 1.5 to 2 s, is nearly all. They are counted for a
-# short while only.
+# Promised is one; measured is 0.6, nearly all of it the Lease, looked at every 1.5 to 2 s. They are counted for a short
+# while only.
 REQUESTS_PER_SECOND = 1.5
 RESOURCES = 10
 

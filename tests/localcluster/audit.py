@@ -1,12 +1,16 @@
 """What the API server wrote down about every request: who asked what, and how it ended."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+_LONGEST_LINE = 2**20  # bytes; with metadata only they have some hundreds
+_BEGIN = b'{"kind":"Event"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,29 @@ class AuditEvent:
         return self.verb in _WRITES and "dryRun=" not in self.uri
 
 
+def mark(path: Path) -> int:
+    """Return where the last whole line ends: one that is still being written belongs to what follows."""
+    with path.open("rb") as log:
+        start = max(0, log.seek(0, os.SEEK_END) - _LONGEST_LINE)
+        log.seek(start)
+        return start + log.read().rfind(b"\n") + 1
+
+
 def read(path: Path, since: int = 0) -> Iterator[AuditEvent]:
     """Yield the events after byte `since` of the audit log at `path`; a line that is still being written is left."""
     with path.open("rb") as log:
         log.seek(since)
         for line in log:
             if line.endswith(b"\n"):
-                yield event(json.loads(line))
+                yield decoded(line)
+
+
+def decoded(line: bytes) -> AuditEvent:
+    """Return the event of a whole line, which may follow what an API server that was killed left of another."""
+    try:
+        return event(json.loads(line))
+    except json.JSONDecodeError:
+        return event(json.loads(line[line.rindex(_BEGIN) :]))
 
 
 def event(raw: dict[str, Any]) -> AuditEvent:

@@ -181,7 +181,7 @@ class Cluster(ClusterAccess):
         self._record.processes[name].kill()
 
     def audit_mark(self) -> int:
-        return self.layout.audit_log.stat().st_size
+        return audit.mark(self.layout.audit_log)
 
     def audit_events(self, user: str | None = None, since: int = 0) -> Iterator[AuditEvent]:
         for event in audit.read(self.layout.audit_log, since):

@@ -185,6 +185,26 @@ def test_audit_log_is_read_from_a_mark_to_the_last_whole_line(tmp_path: Path) ->
     ]
 
 
+def test_a_mark_never_lies_within_a_line(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    assert audit.mark(log) == 0
+    whole, unfinished = line("get", "/first"), line("get", "/second")
+    log.write_bytes(whole + unfinished[:-10])
+    since = audit.mark(log)
+    assert since == len(whole)
+    log.write_bytes(whole + unfinished)
+    assert [event.uri for event in audit.read(log, since)] == ["/second"]
+    assert audit.mark(log) == len(whole + unfinished)
+
+
+def test_half_a_line_of_a_killed_api_server_hides_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    after = json.dumps({"kind": "Event", **json.loads(line("get", "/after"))}, separators=(",", ":")).encode() + b"\n"
+    log.write_bytes(b'{"kind":"Event","apiVers' + after)
+    assert [event.uri for event in audit.read(log)] == ["/after"]
+
+
 def test_fleet_has_the_promised_gpus() -> None:
     labels = [node["metadata"]["labels"] for node in nodes.fleet()]
     gpus = {

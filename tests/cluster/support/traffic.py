@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -82,4 +81,4 @@ class Tail:
         complete = text.rfind(b"\n") + 1
         self._read += complete
         for line in text[:complete].splitlines():
-            yield audit.event(json.loads(line))
+            yield audit.decoded(line)
