@@ -14,8 +14,8 @@ from vllm_operator.jobs import Jobs, retry_in
 from vllm_operator.keeping import corrected, is_outdated, keep_template, may_keep, recorded
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
-from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go, version_of
+from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name, version_of
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go
 from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
@@ -155,10 +155,8 @@ class Children:
         planned = done.plan.resource
         live = await self._cluster.get_metadata(kinds.RESOURCE, planned.namespace, planned.name)
         metadata = live["metadata"] if live else {}
-        if metadata.get("deletionTimestamp") or (metadata.get("uid"), metadata.get("generation")) != (
-            planned.uid,
-            planned.generation,
-        ):
+        there = (metadata.get("uid"), metadata.get("generation"))
+        if "deletionTimestamp" in metadata or there != (planned.uid, planned.generation):
             raise Outdated(str(done.key))
         done.confirmed = True
 

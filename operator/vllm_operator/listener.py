@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
-from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of
+from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of, version_of
 from vllm_operator.observed import Observed, marked_key
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import MODEL_STEP
@@ -133,7 +133,7 @@ class Listener:
         key = Key(metadata["namespace"], metadata["name"])
         if event == DELETED:
             self._notes.resources.doubt(key)
-        elif self._notes.resources.is_news(key, int(metadata["resourceVersion"])):
+        elif self._notes.resources.is_news(key, version_of(metadata)):
             self._notes.resources.see(key, body)
         else:
             return
@@ -146,7 +146,7 @@ class Listener:
         key = observed.key_of(ref) or marked_key(metadata)
         if key is None:
             return
-        version = int(metadata["resourceVersion"])
+        version = version_of(metadata)
         if event == DELETED:
             observed.deleted(key, ref, version)
             self._queue.add(key)

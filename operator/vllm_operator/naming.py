@@ -114,3 +114,8 @@ def resource_of(metadata: Mapping[str, Any]) -> str | None:
     """Name of the resource that an object of ours belongs to."""
     name = (metadata.get("annotations") or {}).get(RESOURCE_ANNOTATION)
     return str(name) if name else None
+
+
+def version_of(metadata: Mapping[str, Any]) -> int:
+    """Resource versions of one resource type are comparable as integers (documented since Kubernetes 1.35)."""
+    return int(metadata.get("resourceVersion") or 0)

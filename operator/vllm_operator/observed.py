@@ -24,6 +24,7 @@ from vllm_operator.naming import (
     Key,
     controller_of,
     resource_of,
+    version_of,
 )
 from vllm_operator.ownership import Fields, applied_fields, extract, manifest_digest, owned_digest
 from vllm_operator.plan.types import LiveClaim, LiveWorkload
@@ -54,11 +55,6 @@ class Live:
 def _shared(names: frozenset[str]) -> frozenset[str]:
     """The same set for all objects of a kind."""
     return names
-
-
-def version_of(metadata: Mapping[str, Any]) -> int:
-    """Resource versions of one resource type are comparable as integers (documented since Kubernetes 1.35)."""
-    return int(metadata.get("resourceVersion") or 0)
 
 
 _SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")

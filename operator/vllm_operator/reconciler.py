@@ -20,8 +20,8 @@ from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError, Outd
 from vllm_operator.gauge import Gauge
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, Jobs, age_of
 from vllm_operator.listener import Listener, Notes, Queue
-from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name
-from vllm_operator.observed import live_claim, live_workload, version_of
+from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name, version_of
+from vllm_operator.observed import live_claim, live_workload
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.inspection import COMPONENT as INSPECT

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vllm_operator.naming import Key
-
-_NOTHING = b""
+from vllm_operator.naming import Key, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Resources:
 
     def see(self, key: Key, body: Mapping[str, Any]) -> None:
         """Take note of a state, unless a newer one is known."""
-        version = int(body["metadata"]["resourceVersion"])
+        version = version_of(body["metadata"])
         if key not in self._seen or version >= self._seen[key].version:
             self._seen[key] = _Seen(version, _pack(body))
 
@@ -47,8 +45,8 @@ class Resources:
 
     def doubt(self, key: Key) -> None:
         """Have the next pass ask for it."""
-        if key in self._seen:
-            self._seen[key] = _Seen(self._seen[key].version, _NOTHING)
+        if seen := self._seen.get(key):
+            self._seen[key] = replace(seen, packed=b"")
 
     def forget(self, key: Key) -> None:
         """It is gone."""

@@ -50,7 +50,7 @@ def arena() -> Iterator[Arena]:
     started.down()
 
 
-# A controller-manager whose API server was killed has to come back, and to be elected.
+# A controller-manager whose API server was killed looks for it ever more seldom.
 _CONTROLLERS_SECONDS = 120.0
 
 
