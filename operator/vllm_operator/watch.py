@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 # The end of a watch: how long it may take, and how long until what did not end is told again.
 END_SECONDS = 6.0
 _END_ROUND_SECONDS = 2.0
+# kopf leaves its nested generators to the event loop, which closes each within a few turns of its own. A loop that ends
+# before closes them all at once, inner ones first, and logs an error for each outer one.
+_CLOSING_TURNS = 50
 
 # Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
 # plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
@@ -214,6 +217,8 @@ async def _end(roots: Collection[asyncio.Task[None]]) -> None:
             task.cancel()
         for task in left:
             _failure(task)  # one that nobody asks for is logged as lost
+    for _ in range(_CLOSING_TURNS):
+        await asyncio.sleep(0)
     if left:
         log.warning("kopf did not end: %s", ", ".join(sorted(task.get_name() for task in left)))
 
