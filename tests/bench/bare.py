@@ -19,7 +19,12 @@ from vllm_operator.render import render
 
 Object = dict[str, Any]
 IN_FLIGHT = 16
-_PAUSE = 0.25
+_SHORTEST_PAUSE, _LOOKED_AT_PER_SECOND = 0.25, 400
+
+
+def pause(count: int) -> float:
+    """Seconds between two looks at so many objects: to list a thousand costs the API server a dozen writes."""
+    return max(_SHORTEST_PAUSE, count / _LOOKED_AT_PER_SECOND)
 
 
 def client(kubeconfig: Path) -> Cluster:
@@ -66,8 +71,8 @@ async def write(cluster: Cluster, resources: list[Object]) -> None:
         done = [job["metadata"]["name"] for job in await cluster.list(kinds.JOB, namespace) if _complete(job)]
         ready = [waiting.pop(name) for name in done if name in waiting]
         await each(ready, server)
-        if not ready:
-            await asyncio.sleep(_PAUSE)
+        if waiting:
+            await asyncio.sleep(pause(len(resources)))
 
 
 def _complete(job: Object) -> bool:
@@ -82,4 +87,4 @@ async def until_available(cluster: Cluster, namespace: str, count: int) -> None:
         listed = await cluster.list(kinds.DEPLOYMENT, namespace)
         if sum(one.get("status", {}).get("availableReplicas", 0) > 0 for one in listed) >= count:
             return
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(pause(count))

@@ -1,6 +1,7 @@
 """From `kubectl apply` to the first token, beside bare `vllm serve` of the same model with the same arguments here.
 
-`python -m bench.first_token`, or `make bench`. Both have everything on disk: model, image and packages.
+`python -m bench.first_token`, or `make bench`. Both have everything on disk: model, image and packages. The resource is
+applied twice: to a namespace that holds the claim alone, and with `suspend: false` where it was suspended.
 With --compile the engine compiles, as it does by default, and what the first start left on disk is used by the next.
 """
 
@@ -37,8 +38,9 @@ GOAL = 1.1
 NAME = "bench"
 _LOG = "log"
 _LOOK_SECONDS = 0.02
-# A connection that was begun before the Service's address led anywhere never gets there.
-_PATIENCE = httpx.Timeout(60, connect=1)
+# A connection that was begun before the Service's address led anywhere never gets there. On one machine it takes a
+# millisecond.
+_PATIENCE = httpx.Timeout(60, connect=0.2)
 # Arguments with a value that a server beside the cluster cannot have.
 _OF_THE_POD = ("--revision", "--middleware", "--host", "--port")
 # Of the machine, for a compiler in the container: the image has none, and no headers.
@@ -73,11 +75,12 @@ class Round:
     """One start of each."""
 
     ours: Start
+    woken: Start
     theirs: Start
 
     def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.ours}; bare: {self.theirs}"
+        """A line for each."""
+        return f"new: {self.ours}\nwoken: {self.woken}\nbare: {self.theirs}"
 
 
 def _engine_seconds(log: str) -> float:
@@ -114,7 +117,7 @@ def _pod_steps(pod: Mapping[str, Any], began: float) -> dict[str, float]:
 
 
 def product(stage: Stage, manifest: Mapping[str, Any]) -> tuple[Start, Served]:
-    """Apply the resource to a namespace that holds nothing but the claim."""
+    """Apply the resource and wait for its first token."""
     served = Served(stage.kubectl, NAME)
     began, clock = time.time(), time.monotonic()
     stage.kubectl.apply(manifest)
@@ -123,6 +126,13 @@ def product(stage: Stage, manifest: Mapping[str, Any]) -> tuple[Start, Served]:
     seconds = time.monotonic() - clock
     wait_for(lambda: served.condition("Ready").get("status") == "True", message="Ready")
     return Start({**_pod_steps(served.pod, began), "first token": seconds}, _engine_seconds(served.log)), served
+
+
+def put_to_sleep(stage: Stage, manifest: Mapping[str, Any]) -> None:
+    """Apply the resource suspended, and wait until its server has ended; the cache stays filled."""
+    served = Served(stage.kubectl, NAME)
+    stage.kubectl.apply({**manifest, "spec": {**manifest["spec"], "suspend": True}})
+    wait_for(lambda: not served.pods, READY_SECONDS, "no server is left")
 
 
 def remove(stage: Stage) -> None:
@@ -201,8 +211,10 @@ def _take_turns(stage: Stage, folder: Path, runs: int, make: Callable[[], dict[s
         for _ in range(runs + 1):
             start, served = product(stage, make())
             arguments = served.container["args"]
+            put_to_sleep(stage, make())
+            woken, _ = product(stage, make())
             remove(stage)
-            rounds.append(Round(start, beside(arguments, folder / "tiny-llama", Path(home))))
+            rounds.append(Round(start, woken, beside(arguments, folder / "tiny-llama", Path(home))))
             print(rounds[-1], flush=True)
     return rounds
 
@@ -227,13 +239,16 @@ def compiled(stage: Stage, folder: Path, runs: int) -> int:
 
 
 def _verdict(rounds: Sequence[Round]) -> int:
+    """Say the medians; 1 when a goal is missed."""
     counted = rounds[1:]
-    product_seconds = statistics.median(one.ours.seconds for one in counted)
     bare_seconds = statistics.median(one.theirs.seconds for one in counted)
-    print(f"kubectl apply to first token: {product_seconds:.1f} s (median of {len(counted)})")
-    print(f"bare vllm serve to first token: {bare_seconds:.1f} s")
-    print(f"ratio: {product_seconds / bare_seconds:.2f} (goal: at most {GOAL})")
-    return 0 if product_seconds <= GOAL * bare_seconds else 1
+    print(f"bare vllm serve to first token: {bare_seconds:.1f} s (median of {len(counted)})")
+    ratios = []
+    for name, starts in (("new", [one.ours for one in counted]), ("woken", [one.woken for one in counted])):
+        seconds = statistics.median(one.seconds for one in starts)
+        ratios.append(seconds / bare_seconds)
+        print(f"kubectl apply to first token, {name}: {seconds:.1f} s, ratio {ratios[-1]:.2f} (goal: at most {GOAL})")
+    return int(max(ratios) > GOAL)
 
 
 def main() -> int:

@@ -16,7 +16,8 @@ from scraping import scrape
 from vllm_operator import kinds
 
 RATIO_GOAL, ALONE_GOAL, MEMORY_GOAL_MIB, RESTART_GOAL_SECONDS, EVENT_GOAL_SECONDS = 1.6, 2.0, 120.0, 15.0, 2.0
-# Beside a storm others may take a tenth longer, and what the machine makes of it.
+# Beside a storm others may take a tenth longer than beside one that is none of the operator's business: what rollouts
+# cost the machine is the same in both.
 STORM_GOAL = 1.1
 # Slow enough that rollouts of one edit do not hold up the next on a small machine.
 _EDITS_PER_SECOND = 4
@@ -89,7 +90,7 @@ async def _edit(scene: Scene, count: int, sequences: int) -> list[float]:
     return [done[name] - asked[name] for name in edited]
 
 
-async def _flip(scene: Scene, name: str) -> None:
+async def _flip(scene: Scene, namespace: str, name: str) -> None:
     """Fight for the image of a Deployment, until cancelled."""
     turn = 0
     while True:
@@ -98,7 +99,7 @@ async def _flip(scene: Scene, name: str) -> None:
         rival: dict[str, Any] = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": namespace},
             "spec": {"template": {"spec": {"containers": [container]}}},
         }
         await scene.client.apply(rival, "rival")
@@ -106,26 +107,30 @@ async def _flip(scene: Scene, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _storm(scene: Scene, name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(_flip(scene, name))
+async def _storm(scene: Scene, namespace: str, name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(_flip(scene, namespace, name))
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 async def events(scene: Scene, count: int) -> list[Figure]:
-    """From a user's change to the last apply that follows, alone and beside a storm over another resource."""
-    before = await _edit(scene, count - 1, 32)
-    async with _storm(scene, f"bench-{count - 1}"):
-        beside = await _edit(scene, count - 1, 64)
+    """From a user's change to the last apply that follows: alone, and beside storms over a Deployment."""
+    quiet = await _edit(scene, count - 1, 32)
+    nobodys = resource(count, BARE_NAMESPACE)
+    await bare.write(scene.client, [nobodys])
+    async with _storm(scene, BARE_NAMESPACE, nobodys["metadata"]["name"]):
+        elsewhere = await _edit(scene, count - 1, 64)
+    async with _storm(scene, NAMESPACE, f"bench-{count - 1}"):
+        beside = await _edit(scene, count - 1, 96)
     await scene.until_calm()
     return [
-        Figure(f"change to apply, p50 of {len(before)}", quantile(before, 0.5), "s"),
-        Figure("change to apply, p99", quantile(before, 0.99), "s", EVENT_GOAL_SECONDS),
-        Figure("the same beside a storm, p50", quantile(beside, 0.5), "s"),
-        Figure("the same beside a storm, p99", quantile(beside, 0.99), "s", EVENT_GOAL_SECONDS),
-        Figure("p50 beside a storm against before", quantile(beside, 0.5) / quantile(before, 0.5), "", STORM_GOAL),
-        Figure("p99 beside a storm against before", quantile(beside, 0.99) / quantile(before, 0.99)),
+        Figure(f"change to apply, p50 of {len(quiet)}", quantile(quiet, 0.5), "s"),
+        Figure("change to apply, p99", quantile(quiet, 0.99), "s", EVENT_GOAL_SECONDS),
+        Figure("the same beside a storm that is not the operator's, p50", quantile(elsewhere, 0.5), "s"),
+        Figure("the same beside a storm that it fights, p50", quantile(beside, 0.5), "s"),
+        Figure("the same beside a storm that it fights, p99", quantile(beside, 0.99), "s", EVENT_GOAL_SECONDS),
+        Figure("p50 beside either storm", quantile(beside, 0.5) / quantile(elsewhere, 0.5), "", STORM_GOAL),
     ]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import operator_process
+from bench import bare
 from localcluster import nodes
 from localcluster.audit import AuditEvent
 from localcluster.cluster import Cluster as LocalCluster
@@ -65,13 +66,13 @@ class Scene:
         self.local.kubectl("delete", "namespace", BARE_NAMESPACE, timeout=900)
         self.local.kubectl("create", "namespace", BARE_NAMESPACE)
 
-    async def until_ready(self, count: int, pause: float = 0.25) -> None:
+    async def until_ready(self, count: int) -> None:
         """Wait until so many resources are Ready."""
         while True:
             listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
             if sum(one.get("status", {}).get("phase") == "Ready" for one in listed) >= count:
                 return
-            await asyncio.sleep(pause)
+            await asyncio.sleep(bare.pause(count))
 
     async def until_calm(self, seconds: float = 3.0) -> None:
         """Wait until the operator has asked for nothing for so long."""

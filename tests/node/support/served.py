@@ -49,9 +49,13 @@ class Served:
     @property
     def pod(self) -> Manifest:
         """The only pod of the server that is not being deleted."""
-        pods = self.kubectl.items("pods", f"--selector={_SELECTOR}{self.name}")
-        (found,) = [one for one in pods if "deletionTimestamp" not in one["metadata"]]
+        (found,) = [one for one in self.pods if "deletionTimestamp" not in one["metadata"]]
         return found
+
+    @property
+    def pods(self) -> list[Manifest]:
+        """All pods of the server."""
+        return self.kubectl.items("pods", f"--selector={_SELECTOR}{self.name}")
 
     @property
     def container(self) -> Manifest:
