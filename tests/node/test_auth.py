@@ -104,7 +104,7 @@ def test_probes_and_the_operator_need_no_key(served: Served) -> None:
     assert httpx.get(f"{served.url}/health").status_code == 200
     (container,) = served.pod["status"]["containerStatuses"]
     assert (container["ready"], container["restartCount"]) == (True, 0)
-    assert wait_for(lambda: served.status["sizing"].get("measured"), 180, "the operator read /metrics")
+    assert wait_for(lambda: served.status["sizing"].get("measured"), 60, "the operator read /metrics")
 
 
 def test_the_hub_was_asked_with_the_token_alone(stage: Stage, served: Served) -> None:

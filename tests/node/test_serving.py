@@ -127,7 +127,7 @@ def test_a_model_that_no_table_knows_is_looked_at_fetched_and_served_offline(
 
 
 def test_status_holds_the_kv_cache_that_vllm_measured(served: Served) -> None:
-    measured = wait_for(lambda: served.status["sizing"].get("measured"), 180, "the KV cache was measured")
+    measured = wait_for(lambda: served.status["sizing"].get("measured"), 60, "the KV cache was measured")
     said = metrics.labels(served.url, "vllm:cache_config_info")
     assert measured["kvTokens"] == int(said["kv_cache_size_tokens"]) > MAX_LENGTH
     assert served.condition("Sized")["reason"] == "Skipped", "the CPU backend has no GPU to be sized for"

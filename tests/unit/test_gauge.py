@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
@@ -13,6 +14,7 @@ from vllm_operator.gauge import Gauge
 from vllm_operator.naming import Key, labels
 from world import EPHEMERAL, KEY, Object, World
 
+OTHER = Key("team", "other")
 PAGE = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1000",kv_cache_size_tokens="16000"} 1.0\n'
 
 
@@ -41,52 +43,108 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     app.router.add_get("/metrics", found.handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 - on all addresses of this machine's own
     monkeypatch.setattr(gauge, "PORT", runner.addresses[0][1])
     monkeypatch.setattr(gauge, "_PAUSE", 0.01)
     yield found
     await runner.cleanup()
 
 
-async def ask(*addresses: str) -> list[tuple[Key, str]]:
-    """What a gauge finds at addresses, asked one after the other."""
-    pages: list[tuple[Key, str]] = []
-    reader = Gauge(lambda key, page: pages.append((key, page)))
-    for address in addresses:
-        reader.ask(KEY, address)
+class Reader(Gauge):
+    """A gauge that writes down what it finds, and waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda key, page: self.pages.append((key, page)))
+        self.pages: list[tuple[Key, str]] = []
+
+    async def until(self, done: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
-            await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == f"metrics of {KEY}"))
-    await reader.close()
-    return pages
+            while not done():  # noqa: ASYNC110 - a line of the log tells nobody
+                await asyncio.sleep(0.001)
 
 
-async def test_a_page_is_read_once(server: Server) -> None:
-    assert await ask("127.0.0.1", "127.0.0.1") == [(KEY, PAGE)]
-    assert server.asked == 1
+@pytest.fixture
+async def reader(server: Server) -> AsyncIterator[Reader]:
+    assert server.asked == 0  # which is there before the reader
+    found = Reader()
+    yield found
+    await found.close()
 
 
-async def test_a_server_that_is_not_there_yet_is_asked_again(server: Server) -> None:
+@pytest.fixture
+def given_up(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
+    """Whether the gauge has said that there is nothing to be read."""
+    caplog.set_level(logging.DEBUG, gauge.__name__)
+    return lambda: "cannot be read" in caplog.text
+
+
+async def test_a_page_is_read_once(server: Server, reader: Reader) -> None:
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(lambda: reader.pages)
+    reader.ask(KEY, "127.0.0.1")
+    reader.ask(OTHER, "127.0.0.1")
+    await reader.until(lambda: len(reader.pages) > 1)
+    assert reader.pages == [(KEY, PAGE), (OTHER, PAGE)]
+    assert server.asked == 2
+
+
+async def test_a_server_that_is_not_there_yet_is_asked_again(server: Server, reader: Reader) -> None:
     server.fails = 2
-    assert await ask("127.0.0.1") == [(KEY, PAGE)]
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(lambda: reader.pages)
     assert server.asked == 3
 
 
-async def test_a_server_that_never_answers_is_left_alone(server: Server) -> None:
-    server.fails = 99
-    assert await ask("127.0.0.1", "127.0.0.1") == []
-    assert server.asked == 12
+async def test_a_server_that_never_answers_is_left_alone(
+    server: Server, reader: Reader, given_up: Callable[[], bool]
+) -> None:
+    server.fails = 3
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(given_up)
+    reader.ask(KEY, "127.0.0.1")
+    reader.ask(OTHER, "127.0.0.1")
+    await reader.until(lambda: reader.pages)
+    assert reader.pages == [(OTHER, PAGE)]
+    assert server.asked == 4
 
 
-async def test_a_pod_cannot_send_us_elsewhere(server: Server) -> None:
+async def test_another_server_of_the_same_name_is_asked_as_often(
+    server: Server, reader: Reader, given_up: Callable[[], bool]
+) -> None:
+    server.fails = 5
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(given_up)
+    reader.ask(KEY, "127.0.0.2")
+    await reader.until(lambda: reader.pages)
+    assert server.asked == 6
+
+
+async def test_a_resource_that_is_gone_is_asked_no_more(server: Server, reader: Reader) -> None:
+    server.fails = 1
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(server.first_ask.is_set)
+    reader.forget(KEY)
+    reader.ask(OTHER, "127.0.0.1")
+    await reader.until(lambda: reader.pages)
+    assert reader.pages == [(OTHER, PAGE)]
+
+
+async def test_a_pod_cannot_send_us_elsewhere(server: Server, reader: Reader, given_up: Callable[[], bool]) -> None:
     server.elsewhere = "/elsewhere"
-    assert await ask("127.0.0.1") == []
-    assert server.asked == 12
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(given_up)
+    assert reader.pages == []
+    assert server.asked == 3
 
 
-async def test_a_pod_cannot_fill_our_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_cannot_fill_our_memory(
+    server: Server, reader: Reader, given_up: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gauge, "_MOST_BYTES", 2**18)
     server.page = PAGE + "#" * 2**18
-    assert await ask("127.0.0.1") == []
+    reader.ask(KEY, "127.0.0.1")
+    await reader.until(given_up)
+    assert reader.pages == []
 
 
 async def test_an_end_waits_for_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
