@@ -24,6 +24,9 @@ READS = 2
 PATIENCE_SECONDS = 30.0
 """How long a pod may take to be created before its Events are asked for; then each time it is twice as old."""
 
+# For each asking the API server reads all Events of the namespace. So long as this many times what the last one took,
+# nobody asks again: where a thousand pods wait because the API server is busy, this would keep it so.
+_REST = 10.0
 _SLOW_SECONDS = 4.0
 _PAUSE_SECONDS = 30.0
 # A container that was ended from outside: by SIGKILL, SIGTERM, SIGINT, or so politely that it calls it a success.
@@ -52,6 +55,7 @@ class Diagnostician:
         self._cluster = cluster
         self._pods = pods
         self._pause_until = float("-inf")  # kubelets are out of reach: no logs until then
+        self._rest_until = float("-inf")  # no Events until then
 
     async def examine(self, key: Key) -> float | None:
         """Look at the pods of a resource that are in trouble; seconds until the next look, if one is due."""
@@ -93,7 +97,13 @@ class Diagnostician:
         due = pod.since + PATIENCE_SECONDS if pod.looked is None else 2 * pod.looked - pod.since
         if now < due:
             return due - now
-        events = await self._events(key, pod)
+        if now < self._rest_until:
+            return PATIENCE_SECONDS
+        self._rest_until = float("inf")  # one at a time
+        try:
+            events = await self._events(key, pod)
+        finally:
+            self._rest_until = self._pods.clock() + _REST * (self._pods.clock() - now)
         if pod.symptom == symptom:
             pod.note(diagnose(symptom.evidence(events=events)))
         pod.looked = now

@@ -42,6 +42,7 @@ class FakeCluster:
     async def pod_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         assert namespace == "team-a"
         self.asked.append(f"events {uid}")
+        self.now += self.takes
         if self.error:
             raise self.error
         return self.events
@@ -225,6 +226,18 @@ async def test_volumes_that_do_not_come_are_asked_for_after_a_while() -> None:
     assert world.wait == 2 * PATIENCE_SECONDS
     world.see(pod(container("running")))
     assert world.pods.trouble(KEY, "server") is None
+
+
+async def test_an_api_server_that_takes_long_for_events_is_left_to_its_work() -> None:
+    world = World()
+    world.cluster.takes = 2.0
+    world.see(*(pod(container("waiting", reason="ContainerCreating"), name=f"chat-{number}") for number in (1, 2)))
+    world.cluster.now += PATIENCE_SECONDS
+    assert await world.examine() == ["events uid-chat-1"]
+    world.cluster.now += 19
+    assert await world.examine() == []
+    world.cluster.now += 1
+    assert await world.examine() == ["events uid-chat-2"]
 
 
 async def test_an_image_that_takes_long_to_pull_is_no_trouble() -> None:
