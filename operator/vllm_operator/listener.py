@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from vllm_operator.inventory import Inventory
@@ -153,8 +154,9 @@ class Listener:
             return
         known = observed.get(ref)
         if known is None or version > known.version:
-            observed.see(key, ref, body)
-            self._look(key, event, self._queue.add_soon)
+            seen = observed.see(key, ref, body)
+            if known is None or replace(known, version=version) != seen:
+                self._look(key, event, self._queue.add_soon)
 
     def pod_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A pod was listed, changed or deleted; only its troubles are remembered."""

@@ -61,8 +61,24 @@ _SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")
 _ANNOTATIONS = frozenset({COMMIT_ANNOTATION, INPUTS_ANNOTATION, MODEL_ANNOTATION})
 
 
+_STATUS_FIELDS = (
+    *("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
+    *("startTime", "active", "succeeded", "failed"),
+    "phase",
+)
+_CONDITIONS = frozenset({"Progressing", "ReplicaFailure", "Complete", "Failed", "AbleToScale", "ScalingActive"})
+_CONDITION_FIELDS = ("type", "status", "reason", "message", "lastTransitionTime")
+
+
 def _some(annotations: Mapping[str, str] | None) -> dict[str, str]:
     return {key: value for key, value in (annotations or {}).items() if key in _ANNOTATIONS}
+
+
+def _status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What decisions are made of. The rest of what controllers note of their steps would only cost passes."""
+    told = [one for one in status.get("conditions") or () if one["type"] in _CONDITIONS]
+    conditions = [{name: one[name] for name in _CONDITION_FIELDS if name in one} for one in told]
+    return {**{name: status[name] for name in _STATUS_FIELDS if name in status}, "conditions": conditions}
 
 
 def _template(template: Mapping[str, Any], held: Fields | None) -> dict[str, Any]:
@@ -85,7 +101,7 @@ def reduce(body: Mapping[str, Any]) -> Live:
     kept = {
         "metadata": {"generation": metadata.get("generation", 0), "annotations": _some(metadata.get("annotations"))},
         "spec": {**kept_spec, "template": _template(spec.get("template") or {}, held.get("f:template"))},
-        "status": body.get("status") or {},
+        "status": _status(body.get("status") or {}),
     }
     return Live(
         uid=metadata["uid"],

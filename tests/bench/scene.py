@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import operator_process
-from bench import bare
 from localcluster import nodes
 from localcluster.audit import AuditEvent
 from localcluster.cluster import Cluster as LocalCluster
 from operator_process import USER, OperatorProcess
+from scraping import scrape
 from vllm_operator import kinds
 from vllm_operator.api import API_VERSION, KIND
 from vllm_operator.cluster import Cluster
@@ -27,6 +27,7 @@ NAMESPACE, BARE_NAMESPACE = "bench-operator", "bench-bare"
 USERS_MANAGER = "bench"  # of the fields that a user sets
 # At most so many writes as the API server takes: what is measured is the operator and not its brake.
 _UNBRAKED = {"writes_per_second": "10000", "burst": "10000"}
+_LOOK_SECONDS = 0.25
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -67,12 +68,15 @@ class Scene:
         self.local.kubectl("create", "namespace", BARE_NAMESPACE)
 
     async def until_ready(self, count: int) -> None:
-        """Wait until so many resources are Ready."""
-        while True:
-            listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
-            if sum(one.get("status", {}).get("phase") == "Ready" for one in listed) >= count:
-                return
-            await asyncio.sleep(bare.pause(count))
+        """Wait until so many resources are Ready.
+
+        The operator is asked how many it counts: to list a thousand of them costs the API server dozens of writes.
+        """
+        while scrape(self.operator.port).total("resources", phase="Ready") < count:
+            await asyncio.sleep(_LOOK_SECONDS)
+        listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
+        ready = sum(one["status"]["phase"] == "Ready" for one in listed)
+        assert ready >= count, f"the operator counts {count} that are Ready, and there are {ready}"
 
     async def until_calm(self, seconds: float = 3.0) -> None:
         """Wait until the operator has asked for nothing for so long."""

@@ -102,8 +102,28 @@ def test_a_child_is_known_by_its_name_even_when_its_marks_are_spoiled() -> None:
     world = World()
     world.listener.child_seen(DEPLOYMENT, "ADDED", child(5))
     world.queue.take()
-    world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(6, annotations={}))
+    world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(6, annotations={}) | {"spec": {"replicas": 3}})
     assert world.queue.take() == ["team-a/chat soon"]
+
+
+def test_what_controllers_note_of_their_steps_wakes_nobody() -> None:
+    world = World()
+    world.listener.child_seen(DEPLOYMENT, "ADDED", child(5))
+    world.queue.take()
+    condition = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
+    steps: tuple[tuple[dict[str, Any], bool], ...] = (
+        ({"terminatingReplicas": 1}, False),
+        ({"replicas": 1, "unavailableReplicas": 1}, True),
+        ({"replicas": 1, "conditions": [condition]}, True),
+        ({"replicas": 1, "conditions": [condition | {"lastUpdateTime": "2026-01-01T00:00:00Z"}]}, False),
+        ({"replicas": 1, "readyReplicas": 1, "conditions": [condition]}, True),
+    )
+    for version, (status, news) in enumerate(steps, 6):
+        world.listener.child_seen(DEPLOYMENT, "MODIFIED", child(version) | {"status": status})
+        assert world.queue.take() == ["team-a/chat soon"] * news, status
+        seen = world.notes.observed.get(REF)
+        assert seen
+        assert seen.version == version
 
 
 def test_a_stranger_with_our_label_wakes_nobody() -> None:
