@@ -7,11 +7,12 @@ read is done without: a pod's own status tells how a container ended, and most o
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vllm_operator.engine.diagnosis import MAX_LINES, Diagnosis, diagnose
 from vllm_operator.errors import Blocked, OperatorError, Transient
+from vllm_operator.inquiry import Inquiry
 from vllm_operator.naming import Key
 from vllm_operator.pods import Patient, Pods
 from vllm_operator.status.pods import Stage, Symptom, warnings_of
@@ -24,13 +25,12 @@ READS = 2
 PATIENCE_SECONDS = 30.0
 """How long a pod may take to be created before its Events are asked for; then each time it is twice as old."""
 
-# For each asking the API server reads all Events of the namespace. So long as this many times what the last one took,
-# nobody asks again: where a thousand pods wait because the API server is busy, this would keep it so.
-_REST = 10.0
 _SLOW_SECONDS = 4.0
 _PAUSE_SECONDS = 30.0
 # A container that was ended from outside: by SIGKILL, SIGTERM, SIGINT, or so politely that it calls it a success.
 _ENDED_FROM_OUTSIDE = ("0 ", "130 ", "137 ", "143 ")
+
+_Events = Sequence[Mapping[str, Any]]
 
 
 class Api(Protocol):
@@ -39,7 +39,7 @@ class Api(Protocol):
     async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         """The last lines of a container's log."""
 
-    async def pod_events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
+    async def pod_events(self, namespace: str, uid: str) -> _Events:
         """Events about one pod."""
 
 
@@ -51,11 +51,11 @@ def earlier(one: float | None, other: float | None) -> float | None:
 class Diagnostician:
     """Examines pods; what it finds is noted in `pods`."""
 
-    def __init__(self, cluster: Api, pods: Pods) -> None:
+    def __init__(self, cluster: Api, pods: Pods, inquiry: Inquiry) -> None:
         self._cluster = cluster
         self._pods = pods
+        self._inquiry = inquiry
         self._pause_until = float("-inf")  # kubelets are out of reach: no logs until then
-        self._rest_until = float("-inf")  # no Events until then
 
     async def examine(self, key: Key) -> float | None:
         """Look at the pods of a resource that are in trouble; seconds until the next look, if one is due."""
@@ -88,7 +88,8 @@ class Diagnostician:
         """By the log; by the Events where the log does not tell why it was ended."""
         found = diagnose(symptom.evidence(text))
         if found and found.where == "end" and symptom.line.startswith(_ENDED_FROM_OUTSIDE):
-            found = diagnose(symptom.evidence(text, await self._events(key, pod))) or found
+            asked = self._cluster.pod_events(key.namespace, pod.uid)  # at once: an engine that ends is rare
+            found = diagnose(symptom.evidence(text, await self._events(key, asked) or ())) or found
         return found
 
     async def _await_creation(self, key: Key, pod: Patient, symptom: Symptom) -> float | None:
@@ -97,13 +98,9 @@ class Diagnostician:
         due = pod.since + PATIENCE_SECONDS if pod.looked is None else 2 * pod.looked - pod.since
         if now < due:
             return due - now
-        if now < self._rest_until:
+        events = await self._events(key, self._inquiry.events(key.namespace, pod.uid))
+        if events is None:
             return PATIENCE_SECONDS
-        self._rest_until = float("inf")  # one at a time
-        try:
-            events = await self._events(key, pod)
-        finally:
-            self._rest_until = self._pods.clock() + _REST * (self._pods.clock() - now)
         if pod.symptom == symptom:
             pod.note(diagnose(symptom.evidence(events=events)))
         pod.looked = now
@@ -122,13 +119,14 @@ class Diagnostician:
             _tell(key, error)
             return ""
 
-    async def _events(self, key: Key, pod: Patient) -> tuple[str, ...]:
-        """Warnings about a pod, the latest first; none when they cannot be had."""
+    async def _events(self, key: Key, asked: Awaitable[_Events | None]) -> tuple[str, ...] | None:
+        """Warnings among Events that were asked for, the latest first; none when they cannot be had."""
         try:
-            return warnings_of(await self._cluster.pod_events(key.namespace, pod.uid))
+            events = await asked
         except OperatorError as error:
             _tell(key, error)
             return ()
+        return None if events is None else warnings_of(events)
 
 
 def _tell(key: Key, error: OperatorError) -> None:

@@ -11,6 +11,7 @@ from vllm_operator import kinds
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.source import identity
 from vllm_operator.errors import Blocked, OperatorError, Transient
+from vllm_operator.inquiry import Inquiry
 from vllm_operator.listener import Notes
 from vllm_operator.naming import JOB_LABEL, MODEL_ANNOTATION, Key
 from vllm_operator.observed import Live
@@ -39,9 +40,10 @@ class _Job:
 class Jobs:
     """Looks after the Jobs. What pods reported comes from the watch, and is asked for where that was too slow."""
 
-    def __init__(self, cluster: Api, notes: Notes) -> None:
+    def __init__(self, cluster: Api, notes: Notes, inquiry: Inquiry) -> None:
         self._cluster = cluster
         self._notes = notes
+        self._inquiry = inquiry
 
     async def learn(self, key: Key, spec: Spec) -> None:
         """Ask for what finished Jobs reported, unless it is known."""
@@ -79,9 +81,12 @@ class Jobs:
     async def refusal(self, key: Key, job: Live) -> PodTrouble | None:
         """Why no pod could be made for a Job, which only Events about it tell; None when they cannot be had."""
         try:
-            return refusal_of(await self._cluster.pod_events(key.namespace, job.uid))
+            events = await self._inquiry.events(key.namespace, job.uid)
         except OperatorError:
             return None
+        if events is not None:
+            self._notes.see_refusal(key, job.uid, refusal_of(events))
+        return self._notes.refusal(key, job.uid)
 
     def inspection(self, key: Key, spec: Spec, status: Mapping[str, Any]) -> Inspection | None:
         """What is known of the source: what the status keeps, or what a Job has reported since."""

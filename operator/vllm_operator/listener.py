@@ -51,6 +51,7 @@ class Notes:
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._loading: dict[Key, str] = {}  # the pod that downloads the model
         self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
+        self._refusals: dict[Key, tuple[str, PodTrouble | None]] = {}  # of a Job that gets no pod: its uid, and why
 
     def trouble(self, key: Key, component: str) -> PodTrouble | None:
         """Why pods of a component do not serve."""
@@ -110,6 +111,15 @@ class Notes:
             known.pop(pod, None)
         return True
 
+    def refusal(self, key: Key, job: str) -> PodTrouble | None:
+        """Why no pod could be made for the Job of that uid, when that was asked last."""
+        uid, found = self._refusals.get(key, ("", None))
+        return found if uid == job else None
+
+    def see_refusal(self, key: Key, job: str, found: PodTrouble | None) -> None:
+        """Take note of why no pod could be made for a Job."""
+        self._refusals[key] = (job, found)
+
     def forget(self, key: Key) -> None:
         """The resource is gone; what is left of its children is the garbage collector's."""
         self.resources.forget(key)
@@ -118,6 +128,7 @@ class Notes:
         self._addresses.pop(key, None)
         self._loading.pop(key, None)
         self._pages.pop(key, None)
+        self._refusals.pop(key, None)
         self.pods.forget(key)
 
 

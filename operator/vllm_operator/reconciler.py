@@ -18,6 +18,7 @@ from vllm_operator.children import Children, Pass
 from vllm_operator.diagnose import Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError, Outdated
 from vllm_operator.gauge import Gauge
+from vllm_operator.inquiry import Inquiry
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, Jobs, age_of
 from vllm_operator.listener import Listener, Notes, Queue
 from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name, version_of
@@ -65,9 +66,10 @@ class Reconciler:
         self._defaults = defaults
         self._events = events
         self._notes = Notes(defaults.tables)
-        self._jobs = Jobs(cluster, self._notes)
+        inquiry = Inquiry(cluster)
+        self._jobs = Jobs(cluster, self._notes, inquiry)
         self._children = Children(cluster, self._notes, self._jobs, self._meter, renews=defaults.renew_pods)
-        self._diagnostician = Diagnostician(cluster, self._notes.pods)
+        self._diagnostician = Diagnostician(cluster, self._notes.pods, inquiry)
         self._gauge: Gauge | None = None
 
     def listener(self, queue: Queue) -> Listener:

@@ -72,7 +72,9 @@ class Scene:
 
         The operator is asked how many it counts: to list a thousand of them costs the API server dozens of writes.
         """
-        while scrape(self.operator.port).total("resources", phase="Ready") < count:
+        while True:
+            if scrape(self.operator.port).total("resources", phase="Ready") >= count:
+                break
             await asyncio.sleep(_LOOK_SECONDS)
         listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
         ready = sum(one["status"]["phase"] == "Ready" for one in listed)

@@ -10,6 +10,7 @@ import pytest
 from podstatus import KEY, RUNNING, container, crash, ended, pod
 from vllm_operator.diagnose import PATIENCE_SECONDS, READS, Diagnostician, earlier
 from vllm_operator.errors import Blocked, Gone, OperatorError, Transient
+from vllm_operator.inquiry import Inquiry
 from vllm_operator.pods import Pods
 from vllm_operator.status.observation import PodTrouble
 
@@ -54,7 +55,7 @@ class World:
     def __init__(self, **logs: str) -> None:
         self.cluster = FakeCluster({name.replace("_", "-"): text for name, text in logs.items()})
         self.pods = Pods(self.cluster.clock)
-        self.diagnostician = Diagnostician(self.cluster, self.pods)
+        self.diagnostician = Diagnostician(self.cluster, self.pods, Inquiry(self.cluster, self.cluster.clock))
 
     def see(self, *bodies: dict[str, Any]) -> None:
         for body in bodies:

@@ -1,0 +1,39 @@
+"""Events about an object, asked for sparingly: for each asking the API server reads all Events of the namespace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+# Nobody asks again for so many times what the last asking took: where a thousand pods wait because the API server is
+# busy, to ask why would keep it so.
+_REST = 10.0
+
+
+class Api(Protocol):
+    """What is needed of the API server; see `cluster.Cluster`."""
+
+    async def pod_events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
+        """Events about one object."""
+
+
+class Inquiry:
+    """Asks about one object at a time."""
+
+    def __init__(self, cluster: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._rest_until = float("-inf")
+
+    async def events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]] | None:
+        """Events about the object of that uid; None while it is better not to ask. Raises the errors of the client."""
+        began = self._clock()
+        if began < self._rest_until:
+            return None
+        self._rest_until = float("inf")
+        try:
+            return await self._cluster.pod_events(namespace, uid)
+        finally:
+            ended = self._clock()
+            self._rest_until = ended + _REST * (ended - began)
