@@ -7,8 +7,7 @@ read is done without: a pod's own status tells how a container ended, and most o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from vllm_operator.engine.diagnosis import MAX_LINES, Diagnosis, diagnose
 from vllm_operator.errors import Blocked, OperatorError, Transient
@@ -30,17 +29,12 @@ _PAUSE_SECONDS = 30.0
 # A container that was ended from outside: by SIGKILL, SIGTERM, SIGINT, or so politely that it calls it a success.
 _ENDED_FROM_OUTSIDE = ("0 ", "130 ", "137 ", "143 ")
 
-_Events = Sequence[Mapping[str, Any]]
-
 
 class Api(Protocol):
     """What is needed of the API server; see `cluster.Cluster`."""
 
     async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         """The last lines of a container's log."""
-
-    async def pod_events(self, namespace: str, uid: str) -> _Events:
-        """Events about one pod."""
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
@@ -88,8 +82,8 @@ class Diagnostician:
         """By the log; by the Events where the log does not tell why it was ended."""
         found = diagnose(symptom.evidence(text))
         if found and found.where == "end" and symptom.line.startswith(_ENDED_FROM_OUTSIDE):
-            asked = self._cluster.pod_events(key.namespace, pod.uid)  # at once: an engine that ends is rare
-            found = diagnose(symptom.evidence(text, await self._events(key, asked) or ())) or found
+            events = await self._events(key, pod, urgent=True) or ()
+            found = diagnose(symptom.evidence(text, events)) or found
         return found
 
     async def _await_creation(self, key: Key, pod: Patient, symptom: Symptom) -> float | None:
@@ -98,7 +92,7 @@ class Diagnostician:
         due = pod.since + PATIENCE_SECONDS if pod.looked is None else 2 * pod.looked - pod.since
         if now < due:
             return due - now
-        events = await self._events(key, self._inquiry.events(key.namespace, pod.uid))
+        events = await self._events(key, pod)
         if events is None:
             return PATIENCE_SECONDS
         if pod.symptom == symptom:
@@ -119,10 +113,10 @@ class Diagnostician:
             _tell(key, error)
             return ""
 
-    async def _events(self, key: Key, asked: Awaitable[_Events | None]) -> tuple[str, ...] | None:
-        """Warnings among Events that were asked for, the latest first; none when they cannot be had."""
+    async def _events(self, key: Key, pod: Patient, *, urgent: bool = False) -> tuple[str, ...] | None:
+        """Warnings about a pod, the latest first: none if they cannot be had, None if they are not asked for now."""
         try:
-            events = await asked
+            events = await self._inquiry.events(key.namespace, pod.uid, urgent=urgent)
         except OperatorError as error:
             _tell(key, error)
             return ()

@@ -26,8 +26,13 @@ class Inquiry:
         self._clock = clock
         self._rest_until = float("-inf")
 
-    async def events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]] | None:
-        """Events about the object of that uid; None while it is better not to ask. Raises the errors of the client."""
+    async def events(self, namespace: str, uid: str, *, urgent: bool = False) -> Sequence[Mapping[str, Any]] | None:
+        """Events about the object of that uid; None while it is better not to ask.
+
+        What is `urgent` is asked for at all times; it must be rare. Raises the errors of the client.
+        """
+        if urgent:
+            return await self._cluster.pod_events(namespace, uid)
         began = self._clock()
         if began < self._rest_until:
             return None

@@ -59,8 +59,6 @@ def _shared(names: frozenset[str]) -> frozenset[str]:
 
 _SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")
 _ANNOTATIONS = frozenset({COMMIT_ANNOTATION, INPUTS_ANNOTATION, MODEL_ANNOTATION})
-
-
 _STATUS_FIELDS = (
     *("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
     *("startTime", "active", "succeeded", "failed"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -38,7 +39,6 @@ GOAL = 1.1
 NAME = "bench"
 _LOG = "log"
 _LOOK_SECONDS = 0.02
-_CHUNK = 2**20
 # A connection that was begun before the Service's address led anywhere never gets there. On one machine it takes a
 # millisecond.
 _PATIENCE = httpx.Timeout(60, connect=0.2)
@@ -207,22 +207,18 @@ def _manifest(stage: Stage) -> dict[str, Any]:
 
 
 def _read(folders: Sequence[Path]) -> None:
-    """Have the files of folders in memory. The system takes away what nobody read for a minute, and a start from disk
-    takes three times as long.
-    """
-    for folder in folders:
-        for path in folder.rglob("*"):
+    """Read all files of folders: what nobody read for a minute has left memory, and a start from disk takes longer."""
+    with Path(os.devnull).open("wb") as nowhere:
+        for path in (path for folder in folders for path in folder.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
-                    while file.read(_CHUNK):
-                        pass
+                    shutil.copyfileobj(file, nowhere)
 
 
-def _take_turns(
-    stage: Stage, folder: Path, layers: Sequence[Path], runs: int, make: Callable[[], dict[str, Any]]
-) -> list[Round]:
+def _take_turns(stage: Stage, folder: Path, runs: int, make: Callable[[], dict[str, Any]]) -> list[Round]:
     """Start both in turn, once more than `runs`: the first round fills what is empty."""
-    rounds = []
+    rounds, layers = [], list(stage.cluster.layout.node.glob(_LAYERS))
+    assert layers, "the node has an image of vLLM"
     with tempfile.TemporaryDirectory() as home:
         for _ in range(runs + 1):
             _read(layers)
@@ -238,19 +234,19 @@ def _take_turns(
     return rounds
 
 
-def compare(stage: Stage, folder: Path, layers: Sequence[Path], runs: int) -> int:
+def compare(stage: Stage, folder: Path, runs: int) -> int:
     """Start both in turn and say how they compare; 1 when the goal is missed."""
     serve(stage, _manifest(stage))  # fills the cache
     remove(stage)
-    return _verdict(_take_turns(stage, folder, layers, runs, lambda: _manifest(stage)))
+    return _verdict(_take_turns(stage, folder, runs, lambda: _manifest(stage)))
 
 
-def compiled(stage: Stage, folder: Path, layers: Sequence[Path], runs: int) -> int:
+def compiled(stage: Stage, folder: Path, runs: int) -> int:
     """The same with compilation, as vLLM starts by default; of each, the first start fills an empty compile cache."""
     # Restricted pods may not mount the machine's compiler.
     label = "pod-security.kubernetes.io/enforce=privileged"
     stage.kubectl("label", "namespace", stage.namespace, label, "--overwrite")
-    rounds = _take_turns(stage, folder, layers, runs, lambda: with_compiler(_manifest(stage)))
+    rounds = _take_turns(stage, folder, runs, lambda: with_compiler(_manifest(stage)))
     engines, starts = [one.ours.engine for one in rounds], [one.ours.seconds for one in rounds]
     print(f"with what the first start compiled, an engine initialises in {min(engines) / engines[0]:.2f} of its time,")
     print(f"and gives its first token in {min(starts) / starts[0]:.2f} of it")
@@ -285,9 +281,7 @@ def main() -> int:
                 models.lora_adapter(folder / adapter, seed=number)
             offer_models(stage.hub, folder)
             measure = compiled if args.compile else compare
-            layers = list(local.layout.node.glob(_LAYERS))
-            assert layers, "the node has an image of vLLM"
-            return measure(stage, folder, layers, args.runs)
+            return measure(stage, folder, args.runs)
     finally:
         local.down()
 

@@ -12,7 +12,6 @@ from typing import Any
 from bench import bare
 from bench.figures import Figure, quantile
 from bench.scene import BARE_NAMESPACE, NAMESPACE, Scene, answered, changed, resource
-from scraping import scrape
 from vllm_operator import kinds
 
 RATIO_GOAL, ALONE_GOAL, MEMORY_GOAL_MIB, RESTART_GOAL_SECONDS, EVENT_GOAL_SECONDS = 1.6, 2.0, 120.0, 15.0, 2.0
@@ -144,7 +143,8 @@ async def restart(scene: Scene, count: int) -> list[Figure]:
     scene.operator.kill()
     started = time.monotonic()
     scene.operator.start()
-    await _until_looked_at(scene, count)
+    scene.operator.wait_ready()
+    await scene.until_counted(count)
     seconds = time.monotonic() - started
     await scene.until_calm()
     after = await scene.versions()
@@ -154,15 +154,6 @@ async def restart(scene: Scene, count: int) -> list[Figure]:
         Figure("objects changed by a restart", len(before.items() ^ after.items()), "", 0),
         Figure("resident memory after a restart", scene.resident_mib, "MiB", MEMORY_GOAL_MIB),
     ]
-
-
-async def _until_looked_at(scene: Scene, count: int) -> None:
-    """Wait until the operator has been over so many resources, as it counts them itself."""
-    scene.operator.wait_ready()
-    while True:
-        if scrape(scene.operator.port).total("resources") >= count:
-            return
-        await asyncio.sleep(0.25)
 
 
 # --- one alone

@@ -67,15 +67,16 @@ class Scene:
         self.local.kubectl("delete", "namespace", BARE_NAMESPACE, timeout=900)
         self.local.kubectl("create", "namespace", BARE_NAMESPACE)
 
-    async def until_ready(self, count: int) -> None:
-        """Wait until so many resources are Ready.
-
-        The operator is asked how many it counts: to list a thousand of them costs the API server dozens of writes.
-        """
+    async def until_counted(self, count: int, **labels: str) -> None:
+        """Wait until the operator counts so many resources; `labels` of its metric: phase, reason."""
         while True:
-            if scrape(self.operator.port).total("resources", phase="Ready") >= count:
-                break
+            if scrape(self.operator.port).total("resources", **labels) >= count:
+                return
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def until_ready(self, count: int) -> None:
+        """Wait until so many resources are Ready; they are listed once, because that burdens what is measured."""
+        await self.until_counted(count, phase="Ready")
         listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
         ready = sum(one["status"]["phase"] == "Ready" for one in listed)
         assert ready >= count, f"the operator counts {count} that are Ready, and there are {ready}"
