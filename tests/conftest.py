@@ -16,4 +16,5 @@ settings.load_profile("pinned")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer the option that `make golden` uses, and one for those who have time."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what is rendered now")
-    parser.addoption("--full-length", action="store_true", help="let outages last as long as docs/reliability.md says")
+    in_full = "outages as long as docs/reliability.md says, a kill after each write, every field spoiled"
+    parser.addoption("--full-length", action="store_true", help=in_full)

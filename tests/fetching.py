@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub import Hub, Seen
+from operator_process import python_environment
 from vllm_operator.report import LIMIT, Failed, Fetched, Inspected, parse_report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,8 +61,7 @@ class Client:
     def environment(self) -> dict[str, str]:
         return {
             "PATH": os.defpath,
-            "PYTHONPATH": str(ROOT / "operator"),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **python_environment(),
             "HOME": "/nonexistent",
             "HF_HOME": str(self.home),
             "HF_ENDPOINT": self.hub.endpoint,

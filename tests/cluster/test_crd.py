@@ -127,7 +127,7 @@ def test_odd_values_get_the_verdict_of_the_models(api: Api, space: str, case: Ve
 def test_any_spoilt_spec_gets_the_verdict_of_the_models(api: Api, space: str) -> None:
     verdicts: list[bool] = []
 
-    @settings(DRAWN, max_examples=250)
+    @settings(DRAWN, max_examples=150)
     @given(spoilt_specs())
     def draw(raw: dict[str, Any]) -> None:
         document = resource(raw)
@@ -159,7 +159,7 @@ def test_kubectl_sends_whole_numbers_without_a_point(kubectl: Kubectl) -> None:
 
 
 def test_any_valid_spec_is_accepted_and_its_defaults_are_those_of_the_models(api: Api, space: str) -> None:
-    @settings(DRAWN, max_examples=60)
+    @settings(DRAWN, max_examples=40)
     @given(valid_specs())
     def draw(raw: dict[str, Any]) -> None:
         document = resource(raw)

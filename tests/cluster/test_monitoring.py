@@ -56,8 +56,22 @@ def _await(api: Api, kind: Kind, wanted: Manifest) -> None:
     wait_for(is_again, message=f"{kind} {name} as it was")
 
 
+def _uninstall(cluster: ClusterAccess, definitions: list[str], operator: OperatorProcess) -> None:
+    """Take the kinds away: the watches of an operator cannot be healed then, so it ends, and is started anew."""
+    cluster.kubectl("delete", *definitions)
+    wait_for(lambda: not operator.alive, message="the operator notices that a kind is gone, and ends")
+    assert operator.process.returncode == 1
+    operator.start()  # as the kubelet would
+    operator.wait_ready()
+
+
 def test_objects_of_the_prometheus_operator(
-    create: Create, api: Api, namespace: str, definitions: list[str], cluster: ClusterAccess
+    create: Create,
+    api: Api,
+    namespace: str,
+    definitions: list[str],
+    cluster: ClusterAccess,
+    operator: OperatorProcess,
 ) -> None:
     service = create("web", MONITORED).wait_ready()
     assert service.condition("Accepted")["message"] == ""
@@ -71,7 +85,7 @@ def test_objects_of_the_prometheus_operator(
         _await(api, kind, one)
     service.edit({"monitoring": {"podMonitor": False}})
     wait_for(lambda: api.get(kinds.POD_MONITOR, namespace, "web") is None, message="no PodMonitor")
-    cluster.kubectl("delete", *definitions)
+    _uninstall(cluster, definitions, operator)
     service.edit({"replicas": 2})
     service.wait_ready()
     assert "CRDNotInstalled: PrometheusRule web" in service.condition("Accepted")["message"]

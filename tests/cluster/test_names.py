@@ -95,22 +95,27 @@ def test_same_name_in_two_namespaces(api: Api, namespace_factory: NamespaceFacto
 # --- names that are taken
 
 
-def _versions(children: list[Manifest]) -> dict[str, str]:
-    return {str(one["metadata"]["uid"]): str(one["metadata"]["resourceVersion"]) for one in children}
+def _decided(children: list[Manifest]) -> dict[str, Manifest]:
+    """What an operator decides about each child, by uid: statuses, and versions with them, are the controllers'."""
+    found = {}
+    for one in children:
+        metadata = {key: one["metadata"].get(key) for key in ("labels", "ownerReferences")}
+        found[str(one["metadata"]["uid"])] = {**one, "metadata": metadata, "status": None}
+    return found
 
 
 def test_name_of_anothers_child_is_respected(create: Create) -> None:
     """A resource may be called just as the children of another one, whose name had to be cut, are called."""
     first = create("llama.8b", *SPEC).wait_ready()
-    before = _versions(first.children())
+    before = _decided(first.children())
     second = create(child_name("llama.8b"), *SPEC)
     second.wait("Ready", "False", "NameConflict")
     wait_for(lambda: second.events("NameConflict"), message="an Event says so")
-    assert _versions(first.children()) == before
+    assert _decided(first.children()) == before
     assert first.says("Ready", "True")
     second.delete()
     wait_for(lambda: second.gone, message="the second one is gone")
-    assert _versions(first.children()) == before
+    assert _decided(first.children()) == before
 
 
 def _service(**metadata: Any) -> Manifest:  # noqa: ANN401 - metadata of any object

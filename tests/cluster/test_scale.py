@@ -17,7 +17,7 @@ from cluster.support.service import CACHED, Service
 from cluster.support.traffic import Traffic, await_calm
 from localcluster import nodes
 
-RESOURCES = 60
+RESOURCES = 40
 CONVERGE_SECONDS = 180.0
 CALM_SECONDS = 3.0
 SILENCE_SECONDS = 10.0

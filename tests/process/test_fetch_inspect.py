@@ -18,6 +18,7 @@ from fetching import (
     write,
 )
 from hub import Hub
+from operator_process import python_environment
 from vllm_operator.report import Inspected, Reason
 
 
@@ -150,7 +151,7 @@ class TestVolumes:
 def test_the_hub_runs_by_hand(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "models" / "org" / "tiny")
     argv = [sys.executable, "-m", "hub", str(tmp_path / "models")]
-    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PATH": os.defpath, **python_environment(), "PYTHONPATH": str(ROOT / "tests")}
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as served:
         try:
             assert served.stdout
