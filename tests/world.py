@@ -11,7 +11,7 @@ import pytest
 from objects import fields_v1
 from planning import UID, spec_of
 from vllm_operator import kinds
-from vllm_operator.errors import Gone, OperatorError
+from vllm_operator.errors import Conflict, Gone, OperatorError
 from vllm_operator.kinds import BY_NAME, Kind
 from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER, RESOURCE_ANNOTATION, Key
 from vllm_operator.plan.types import Defaults
@@ -82,9 +82,14 @@ class FakeApi:
     async def serves(self, kind: Kind) -> bool:
         return not kind.optional
 
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+    async def apply(
+        self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
         assert not dry_run
         kind, name = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]["name"]
+        if new and (kind.kind, name) in self.objects:
+            self.reads.append(f"find {kind} {name}")
+            raise Conflict(name)
         self._called(f"{'apply' if manager == FIELD_MANAGER else 'park'} {kind}")
         old = self.objects.get((kind.kind, name), {})
         if manager == HANDOVER_MANAGER:
@@ -129,6 +134,11 @@ class World:
         self.listener = self.reconciler.listener(self)
         self.generation = 0
         self.ask(**spec)
+
+    def restart(self) -> None:
+        """Another process takes over, which no watch has told of anything yet."""
+        self.reconciler = Reconciler(self.api, Defaults(), self.api)
+        self.listener = self.reconciler.listener(self)
 
     def add(self, key: Key) -> None:
         """Nothing waits here: tests reconcile when they say so."""
@@ -175,6 +185,7 @@ class World:
     async def fail(self, error: type[OperatorError]) -> list[str]:
         """One pass that ends with an error."""
         self.api.calls.clear()
+        self.api.reads.clear()
         with pytest.raises(error):
             await self.reconciler.reconcile(KEY)
         return list(self.api.calls)

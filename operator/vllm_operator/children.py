@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vllm_operator import kinds
-from vllm_operator.errors import Blocked, Outdated, Transient
+from vllm_operator.errors import Blocked, Conflict, Outdated, Transient
 from vllm_operator.jobs import Jobs, retry_in
 from vllm_operator.keeping import corrected, is_outdated, keep_template, may_keep, recorded
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
 from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name, version_of
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go
+from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go, reduce
 from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import preloads
@@ -54,7 +54,6 @@ class Children:
         self._jobs = jobs
         self._meter = meter
         self._renews = renews  # servers follow each release of the operator
-        self._absent: dict[Key, set[Ref]] = {}  # what was looked for in vain, in this pass over a resource
 
     def begin(self, key: Key, plan: Plan, *, confirmed: bool) -> Pass:
         """A pass over what is known at this moment.
@@ -65,29 +64,21 @@ class Children:
         done.preloaded = preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
         return done
 
-    async def know(self, key: Key, kind: Kind, name: str) -> Live | None:
+    async def know(self, key: Key, ref: Ref) -> Live | None:
         """The live object of that name, whoever owns it; asked for once, then followed by the watch."""
-        ref: Ref = (kind, key.namespace, name)
         if (known := self._notes.observed.get(ref)) is not None:
             return known
-        absent = self._absent.setdefault(key, set())
-        body = None if ref in absent else await self._cluster.get(kind, key.namespace, name)
-        if body is None:
-            absent.add(ref)
-            return None
-        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body)
+        body = await self._cluster.get(*ref)
+        return self._notes.observed.see(marked_key(body["metadata"]) or key, ref, body) if body else None
 
     async def know_fixed(self, key: Key) -> None:
         """Claim and Deployment: what exists of them limits what can be planned.
 
-        Asked for once: later the watch tells, but for objects that are not ours, and those are looked for again before
-        anything is written over them.
+        Asked for once: later the watch tells, but for objects that are not ours, and those are met when ours are made.
+        A resource without a status has neither, as a rule.
         """
-        self._absent.pop(key, None)
-        if key in self._notes.planned:
-            return
-        claim, workload = child_name(key.name, "-cache"), child_name(key.name)
-        await asyncio.gather(self.know(key, kinds.CLAIM, claim), self.know(key, kinds.DEPLOYMENT, workload))
+        names = {kinds.CLAIM: child_name(key.name, "-cache"), kinds.DEPLOYMENT: child_name(key.name)}
+        await asyncio.gather(*(self.know(key, (kind, key.namespace, name)) for kind, name in names.items()))
 
     def body(self, done: Pass, kind: Kind, component: str = "") -> Mapping[str, Any] | None:
         """The live child of a kind, or of a component, of which the plan holds at most one."""
@@ -107,21 +98,43 @@ class Children:
                 self._note_blocked(done, child, error)
             except Transient as error:
                 done.failure = done.failure or error
-        self._absent.pop(done.key, None)
 
     async def _apply_child(self, done: Pass, child: Child) -> None:
-        key, observed = done.key, self._notes.observed
-        ref: Ref = (child.kind, key.namespace, child.name)
-        withheld = child.kind is kinds.DEPLOYMENT and self._is_withheld(done, observed.get(ref))
-        live = observed.get(ref) if withheld else await self.know(key, child.kind, child.name)
-        elsewhere = observed.key_of(ref) not in (None, key)
-        if live and (foreign := claimed_by_others(live, child.kind, done.plan.resource.uid, elsewhere=elsewhere)):
-            if not (live.ours and elsewhere):
-                observed.forget(key, ref)  # whatever marks it bears, the watch may not tell when it goes
-            raise Blocked("NameConflict", foreign)
-        if withheld:
+        """Make one child what the plan says. One that nothing is known of is made only if there is none."""
+        ref: Ref = (child.kind, done.key.namespace, child.name)
+        live = await self._our_own(done, ref)
+        if child.kind is kinds.DEPLOYMENT and self._is_withheld(done, live):
             done.withheld = True
             return
+        try:
+            await self._bring_about(done, child, ref, live)
+        except Conflict:
+            if live or await self.know(done.key, ref) is None:
+                raise
+            await self._our_own(done, ref)
+            # It is ours, and no watch has told of it yet: what exists of these limits what can be planned.
+            if child.kind in (kinds.CLAIM, kinds.DEPLOYMENT):
+                await self.know_fixed(done.key)
+                raise Outdated(f"{child.kind} {child.name}") from None
+            await self._bring_about(done, child, ref, self._notes.observed.get(ref))
+
+    async def _our_own(self, done: Pass, ref: Ref) -> Live | None:
+        """The live child, as far as is known; raises Blocked when the object of its name is somebody else's."""
+        key, observed, taken = done.key, self._notes.observed, self._notes.taken
+        live = observed.get(ref)
+        if live is None and ref in taken.get(key, ()):
+            live = await self.know(key, ref)
+        elsewhere = observed.key_of(ref) not in (None, key)
+        if live and (foreign := claimed_by_others(live, ref[0], done.plan.resource.uid, elsewhere=elsewhere)):
+            if not (live.ours and elsewhere):
+                observed.forget(key, ref)  # whatever marks it bears, the watch may not tell when it goes
+            taken.setdefault(key, set()).add(ref)
+            raise Blocked("NameConflict", foreign)
+        taken.get(key, set()).discard(ref)
+        return live
+
+    async def _bring_about(self, done: Pass, child: Child, ref: Ref, live: Live | None) -> None:
+        observed = self._notes.observed
         if child.kind is kinds.DEPLOYMENT:
             await self._hand_over(done, child)
         if child.kind.optional and live is None and not await self._cluster.serves(child.kind):
@@ -142,7 +155,7 @@ class Children:
         if body is None or manifest_digest(wanted) != owned_digest(body):
             body = await self._send(done, ref[0], wanted, live)
             if better := corrected(wanted, body):
-                body = await self._send(done, ref[0], better, live)
+                body = await self._send(done, ref[0], better, live or reduce(body))
         self._notes.observed.applied(done.key, ref, manifest, body, kept=is_outdated(wanted, manifest))
 
     async def _confirm(self, done: Pass) -> None:
@@ -182,7 +195,7 @@ class Children:
     async def _apply(self, manifest: Object, live: Live | None) -> Object:
         """Apply a child. Others may add to its lists, until that is what makes the whole invalid."""
         try:
-            return await self._cluster.apply(manifest)
+            return await self._cluster.apply(manifest, new=live is None)
         except Blocked as error:
             if error.reason != "Rejected" or live is None or "spec" not in manifest:
                 raise

@@ -57,7 +57,7 @@ class Conflict(Transient):
 
 
 class Outdated(OperatorError):  # noqa: N818
-    """A pass planned from a resource that has changed meanwhile, or went; nothing was written."""
+    """A pass planned from something that has changed meanwhile, or went, or that it did not know of."""
 
 
 class Gone(OperatorError):  # noqa: N818

@@ -102,7 +102,7 @@ class Jobs:
     async def apply(self, manifest: Object, live: Live | None) -> Object:
         """Apply a Job. One whose template changed gives way: it may be stuck with what has, such as a missing image."""
         try:
-            return await self._cluster.apply(manifest)
+            return await self._cluster.apply(manifest, new=live is None)
         except Blocked as error:
             if error.reason != "Rejected" or live is None:
                 raise

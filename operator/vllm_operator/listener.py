@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from vllm_operator.inventory import Inventory
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import COMPONENT, JOB_LABEL, Key, resource_of, version_of
-from vllm_operator.observed import Observed, marked_key
+from vllm_operator.observed import Observed, Ref, marked_key
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
 from vllm_operator.plan.cache import MODEL_STEP
 from vllm_operator.pods import Pods
@@ -47,6 +47,7 @@ class Notes:
         self.pods = Pods()
         self.resources = Resources()
         self.planned: set[Key] = set()  # resources that were planned before, with all that exists of them
+        self.taken: dict[Key, set[Ref]] = {}  # names of children that somebody else's objects bear
         self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._loading: dict[Key, str] = {}  # the pod that downloads the model
@@ -124,6 +125,7 @@ class Notes:
         """The resource is gone; what is left of its children is the garbage collector's."""
         self.resources.forget(key)
         self.planned.discard(key)
+        self.taken.pop(key, None)
         self._outcomes.pop(key, None)
         self._addresses.pop(key, None)
         self._loading.pop(key, None)

@@ -27,8 +27,10 @@ class Api(Protocol):
     async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
         """The metadata of all objects of a kind."""
 
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
-        """Server-side apply."""
+    async def apply(
+        self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
+        """Server-side apply; with `new`, of what is not there yet."""
 
     async def apply_alone(self, manifest: Object) -> Object:
         """Server-side apply that removes what others put into the lists of `spec`."""

@@ -16,7 +16,7 @@ from vllm_operator.api.parse import Resource, parse
 from vllm_operator.api.spec import Spec
 from vllm_operator.children import Children, Pass
 from vllm_operator.diagnose import Diagnostician, earlier
-from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError, Outdated
+from vllm_operator.errors import Blocked, Gone, InvalidSpec, OperatorError, Outdated, Transient
 from vllm_operator.gauge import Gauge
 from vllm_operator.inquiry import Inquiry
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, Jobs, age_of
@@ -37,6 +37,9 @@ from vllm_operator.status.observation import (
     rollout_of,
     scaling_of,
 )
+
+# A pass that finds what its plan did not know of is followed by one that knows; both may change once more meanwhile.
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,13 @@ class Reconciler:
             if seen and not seen["metadata"].get("deletionTimestamp"):
                 with suppress(Outdated):
                     return await self._pass(key, seen, confirmed=False)
-            return await self._read_and_pass(key)
+            for _ in range(_LOOKS):
+                with suppress(Outdated):
+                    return await self._read_and_pass(key)
         except BaseException:
             self._notes.resources.doubt(key)
             raise
+        raise Transient("what is planned from changes all the time")
 
     async def _read_and_pass(self, key: Key) -> Result:
         body = await self._cluster.get(kinds.RESOURCE, key.namespace, key.name)
@@ -134,7 +140,7 @@ class Reconciler:
         return await self._pass(key, body, confirmed=True)
 
     async def _pass(self, key: Key, body: Object, *, confirmed: bool) -> Result:
-        """One pass over a resource as it was seen, or as it is if that is `confirmed`; the former raises Outdated."""
+        """One pass over a resource as it was seen, or as it is if that is `confirmed`; see `Outdated`."""
         try:
             resource = parse(body)
         except InvalidSpec as error:
@@ -159,7 +165,9 @@ class Reconciler:
 
     async def plan_for(self, key: Key, resource: Resource, body: Object) -> Plan:
         """The plan of a resource, given what the cluster holds now; `body` is the live resource, for its status."""
-        await self._children.know_fixed(key)
+        is_new = "observedGeneration" not in (body.get("status") or {})  # no operator has ever planned for it
+        if not is_new and key not in self._notes.planned:
+            await self._children.know_fixed(key)
         await self._jobs.learn(key, resource.spec)
         return make_plan(resource, self._defaults, self._facts(key, resource.spec, body))
 

@@ -12,8 +12,8 @@ from localcluster.wait import wait_for
 from objects import Object, claim, config_map, deployment, named, resource
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client
-from vllm_operator.errors import Gone
-from vllm_operator.naming import HANDOVER_MANAGER
+from vllm_operator.errors import Conflict, Gone
+from vllm_operator.naming import FIELD_MANAGER, HANDOVER_MANAGER
 
 
 @pytest.fixture
@@ -66,6 +66,19 @@ class TestApply:
                 if first["resourceVersion"] == second["resourceVersion"]:
                     break
         assert first["generation"] == 1 if "generation" in first else True
+
+    @pytest.mark.parametrize("kind", list(idempotent("")))
+    async def test_what_is_to_be_new_takes_no_place(self, api: Cluster, namespace: str, kind: str) -> None:
+        manifest = idempotent(namespace)[kind]
+        made = (await api.apply(manifest, new=True))["metadata"]
+        assert (FIELD_MANAGER, "Apply") in {(one["manager"], one["operation"]) for one in made["managedFields"]}
+        again = {**manifest, "metadata": {**manifest["metadata"], "annotations": {"example.com/again": "yes"}}}
+        with pytest.raises(Conflict):
+            await api.apply(again, new=True)
+        live = await api.get_metadata(kinds.BY_NAME[manifest["apiVersion"], kind], namespace, made["name"])
+        assert live
+        assert "example.com/again" not in live["metadata"].get("annotations", {})
+        assert (await api.apply(again))["metadata"]["uid"] == made["uid"]
 
     async def test_any_string_arrives_as_it_is(self, api: Cluster, namespace: str) -> None:
         strings = {

@@ -95,10 +95,12 @@ class Connection:
 
     # --- writing
 
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+    async def apply(
+        self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
         assert not dry_run
         name = f"apply {manifest['kind']} {manifest['metadata']['name']}"
-        return await self._ask(lambda: self._write(name, lambda: self._server.apply(manifest, manager)))
+        return await self._ask(lambda: self._write(name, lambda: self._server.apply(manifest, manager, new=new)))
 
     async def apply_alone(self, manifest: Object) -> Object:
         return await self.apply(manifest)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vllm_operator import kinds
-from vllm_operator.errors import Blocked, Gone
+from vllm_operator.errors import Blocked, Conflict, Gone
 from vllm_operator.kinds import BY_NAME, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_BY, controller_of
 
@@ -120,11 +120,13 @@ class Server:
 
     # --- writing
 
-    def apply(self, manifest: Object, manager: str) -> Object:
-        """Server-side apply, by force."""
+    def apply(self, manifest: Object, manager: str, *, new: bool = False) -> Object:
+        """Server-side apply, by force; `new`: of what is not there yet."""
         kind, name = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]["name"]
         if kind in self.refused:
             raise Blocked("WebhookFailed", f"failed calling webhook for {kind} {name}")
+        if new and (kind, name) in self._objects:
+            raise Conflict(name)
         old = self._objects.get((kind, name)) or Stored({"metadata": {}})
         wanted = {path: value for path, value in _leaves(manifest) if path not in _IDENTITY}
         if kind is kinds.JOB and old.owners and _changes_template(old.body, manifest):

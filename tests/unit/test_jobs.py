@@ -212,10 +212,12 @@ async def test_a_preload_that_ends_during_a_pass_is_for_the_next(monkeypatch: py
     world.ask(service={"port": 8080})
     apply = world.api.apply
 
-    async def meanwhile(manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+    async def meanwhile(
+        manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
         if manifest["kind"] == "Service":
             world.end("preload", Fetched(COMMIT, 1))
-        return await apply(manifest, manager, dry_run=dry_run)
+        return await apply(manifest, manager, new=new, dry_run=dry_run)
 
     monkeypatch.setattr(world.api, "apply", meanwhile)
     calls = await world.reconcile()

@@ -153,11 +153,13 @@ async def test_what_somebody_added_stays_and_restarts_nothing(monkeypatch: pytes
 class Rewriting(FakeApi):
     """An API server that writes a value in another way than it was asked to."""
 
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
+    async def apply(
+        self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
         if manifest["kind"] == "Deployment":
             manifest = copy.deepcopy(manifest)
             manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = "as it likes"
-        return await super().apply(manifest, manager, dry_run=dry_run)
+        return await super().apply(manifest, manager, new=new, dry_run=dry_run)
 
 
 async def test_a_template_that_the_api_server_rewrites_is_kept_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

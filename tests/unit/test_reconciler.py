@@ -37,6 +37,34 @@ async def test_a_second_pass_writes_nothing() -> None:
     assert await world.reconcile() == []
 
 
+async def test_a_new_resource_is_read_once_and_nothing_else() -> None:
+    world = World()
+    await world.reconcile()
+    assert world.api.reads == ["get VLLMDeployment chat"]
+
+
+async def test_children_that_no_watch_has_told_of_are_found_when_they_are_to_be_made() -> None:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    world.restart()
+    assert await world.reconcile() == []
+    assert found(world) == ["ServiceAccount", "Service"], "claim and Deployment were looked for before"
+
+
+async def test_what_limits_a_plan_is_found_although_nothing_speaks_of_a_former_one() -> None:
+    world = World()
+    await world.reconcile()
+    del world.api.objects["VLLMDeployment", "chat"]["status"]
+    world.restart()
+    assert [one for one in await world.reconcile() if not one.startswith("event")] == ["status"]
+    assert found(world) == ["ServiceAccount", "PersistentVolumeClaim", "Job", "Service"]
+
+
+def found(world: World) -> list[str]:
+    """Kinds of children that a pass wanted to make and that were there."""
+    return [one.split()[1] for one in world.api.reads if one.startswith("find ")]
+
+
 async def test_a_pass_over_what_did_not_change_asks_for_nothing() -> None:
     world = World(**EPHEMERAL)
     await world.reconcile()
@@ -173,6 +201,8 @@ async def test_what_another_made_is_left_alone_and_looked_for_again() -> None:
     assert "apply Service" not in calls
     assert world.api.objects["Service", "chat"] == before
     assert world.ready() == "NameConflict"
+    await world.fail(Blocked)
+    assert found(world) == [], "once is enough: later it is looked at before anything is sent"
     del world.api.objects["Service", "chat"]  # of which no watch tells: it did not carry our label
     assert "apply Service" in await world.reconcile()
 

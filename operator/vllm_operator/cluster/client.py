@@ -43,6 +43,9 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 _APPLY = "application/apply-patch+yaml; charset=utf-8"
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
+# An apply with a resource version is refused when the object is of another one; what does not exist is made. Versions
+# are revisions of the store, of which the first is that of the empty one.
+_OF_NO_OBJECT = "1"
 _BEYOND_ASCII = re.compile(r"[\x7f-\U0010ffff]")
 
 
@@ -155,11 +158,18 @@ class Cluster:
         """As `list`, but PartialObjectMetadata: an order of magnitude less to send and to read."""
         return [item async for item in self._pages(kind, namespace, selector, _METADATA_LIST)]
 
-    async def apply(self, manifest: Object, manager: str = FIELD_MANAGER, *, dry_run: bool = False) -> Object:
-        """Server-side apply; the fields of the manifest become ours. Returns the live object."""
+    async def apply(
+        self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
+    ) -> Object:
+        """Server-side apply; the fields of the manifest become ours. Returns the live object.
+
+        `new`: only if there is none of the name; raises Conflict and changes nothing when there is one.
+        """
         kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
         metadata = manifest["metadata"]
         path = _path(kind, metadata.get("namespace"), metadata["name"])
+        if new:
+            manifest = {**manifest, "metadata": {**metadata, "resourceVersion": _OF_NO_OBJECT}}
         return await self._apply(path, manifest, manager, dry_run=dry_run)
 
     async def apply_alone(self, manifest: Object) -> Object:
