@@ -111,12 +111,12 @@ class Children:
         except Conflict:
             if live or await self.know(done.key, ref) is None:
                 raise
-            await self._our_own(done, ref)
+            live = await self._our_own(done, ref)
             # It is ours, and no watch has told of it yet: what exists of these limits what can be planned.
             if child.kind in (kinds.CLAIM, kinds.DEPLOYMENT):
                 await self.know_fixed(done.key)
                 raise Outdated(f"{child.kind} {child.name}") from None
-            await self._bring_about(done, child, ref, self._notes.observed.get(ref))
+            await self._bring_about(done, child, ref, live)
 
     async def _our_own(self, done: Pass, ref: Ref) -> Live | None:
         """The live child, as far as is known; raises Blocked when the object of its name is somebody else's."""

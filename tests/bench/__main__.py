@@ -17,16 +17,19 @@ async def _measure(count: int, idle: float) -> AsyncIterator[list[Figure]]:
     with control_plane("bench", 2 * count + 32) as (local, operator):
         async with bare.client(local.kubeconfig) as client:
             scene = Scene(local, client, operator)
-            bare_seconds = await phases.floor(scene, count)
+            before = await phases.floor(scene, count)
             scene.empty()
             operator.start()
             operator.wait_ready()
-            yield await phases.converge(scene, count, bare_seconds)
+            seconds, figures = await phases.converge(scene, count)
+            yield figures
             yield await phases.idle(scene, idle)
             yield await phases.events(scene, count)
             yield await phases.restart(scene, count)
             yield await phases.alone(scene)
-        assert operator.stop() == 0
+            assert operator.stop() == 0
+            scene.empty()
+            yield phases.compare(count, seconds, [before, await phases.floor(scene, count)])
 
 
 async def _tell(count: int, idle: float) -> int:

@@ -63,9 +63,10 @@ class Scene:
         await self.client.apply(one, USERS_MANAGER)
 
     def empty(self) -> None:
-        """Remove what the client that only writes has made: a control plane that holds more is slower."""
-        self.local.kubectl("delete", "namespace", BARE_NAMESPACE, timeout=900)
-        self.local.kubectl("create", "namespace", BARE_NAMESPACE)
+        """Remove what was made: a control plane that holds more is slower."""
+        self.local.kubectl("delete", "namespace", BARE_NAMESPACE, NAMESPACE, timeout=1800)
+        for namespace in (BARE_NAMESPACE, NAMESPACE):
+            self.local.kubectl("create", "namespace", namespace)
 
     async def until_counted(self, count: int, **labels: str) -> None:
         """Wait until the operator counts so many resources; `labels` of its metric: phase, reason."""
