@@ -33,6 +33,7 @@ class Pass:
     key: Key
     plan: Plan
     confirmed: bool = False  # the resource that was planned from was read by this pass
+    looks_first: bool = False  # before it makes a child: to ask to make one that exists would be a write
     preloaded: bool = False  # the cache held what servers need when it was planned
     writes: int = 0
     withheld: bool = False
@@ -55,12 +56,12 @@ class Children:
         self._meter = meter
         self._renews = renews  # servers follow each release of the operator
 
-    def begin(self, key: Key, plan: Plan, *, confirmed: bool) -> Pass:
+    def begin(self, key: Key, plan: Plan, *, confirmed: bool, looks_first: bool) -> Pass:
         """A pass over what is known at this moment.
 
         A preload that ends during it is for the next one, whose plan knows the commit that was brought.
         """
-        done, outcome = Pass(key, plan, confirmed), self._notes.outcome(key, plan.model_digest)
+        done, outcome = Pass(key, plan, confirmed, looks_first), self._notes.outcome(key, plan.model_digest)
         done.preloaded = preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
         return done
 
@@ -122,7 +123,7 @@ class Children:
         """The live child, as far as is known; raises Blocked when the object of its name is somebody else's."""
         key, observed, taken = done.key, self._notes.observed, self._notes.taken
         live = observed.get(ref)
-        if live is None and ref in taken.get(key, ()):
+        if live is None and (done.looks_first or ref in taken.get(key, ())):
             live = await self.know(key, ref)
         elsewhere = observed.key_of(ref) not in (None, key)
         if live and (foreign := claimed_by_others(live, ref[0], done.plan.resource.uid, elsewhere=elsewhere)):

@@ -148,9 +148,11 @@ class Reconciler:
             self._meter.stands(key, status)
             wrote = await self._write_status(key, body, status)
             return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
-        plan = await self.plan_for(key, resource, body)
+        # An operator of earlier may have made children that no watch has told this one of yet.
+        looks_first = key not in self._notes.planned and "observedGeneration" in (body.get("status") or {})
+        plan = await self.plan_for(key, resource, body, looks_first=looks_first)
         self._notes.planned.add(key)
-        done = self._children.begin(key, plan, confirmed=confirmed)
+        done = self._children.begin(key, plan, confirmed=confirmed, looks_first=looks_first)
         if plan.refusal is None:
             await self._children.apply_all(done)
             if plan.waiting is None:  # else the plan holds a part only
@@ -163,10 +165,12 @@ class Reconciler:
         if self._gauge:
             self._gauge.forget(key)
 
-    async def plan_for(self, key: Key, resource: Resource, body: Object) -> Plan:
-        """The plan of a resource, given what the cluster holds now; `body` is the live resource, for its status."""
-        is_new = "observedGeneration" not in (body.get("status") or {})  # no operator has ever planned for it
-        if not is_new and key not in self._notes.planned:
+    async def plan_for(self, key: Key, resource: Resource, body: Object, *, looks_first: bool) -> Plan:
+        """The plan of a resource, given what the cluster holds; `body` is the live resource, for its status.
+
+        `looks_first`: what limits the plan is asked for where no watch has told of it.
+        """
+        if looks_first:
             await self._children.know_fixed(key)
         await self._jobs.learn(key, resource.spec)
         return make_plan(resource, self._defaults, self._facts(key, resource.spec, body))

@@ -62,7 +62,7 @@ async def _run(args: argparse.Namespace) -> int:
 async def _diff(cluster: Cluster, reconciler: Reconciler, resource: Resource) -> int:
     key = Key(resource.namespace, resource.name)
     live = await cluster.get(kinds.RESOURCE, key.namespace, key.name)
-    plan = await reconciler.plan_for(key, resource, live or {})
+    plan = await reconciler.plan_for(key, resource, live or {}, looks_first=True)
     if plan.refusal:
         print(f"{key}: refused ({plan.refusal.reason}): {plan.refusal.message}", file=sys.stderr)
         return REFUSED
