@@ -73,7 +73,7 @@ class FakeApi:
             raise Gone(pod)
         return self.logs[pod, container, previous]
 
-    async def pod_events(self, namespace: str, uid: str) -> Objects:
+    async def events_about(self, namespace: str, uid: str) -> Objects:
         assert namespace == "team-a"
         return [
             body for (kind, _), body in self.objects.items() if kind == "Event" and body["involvedObject"]["uid"] == uid

@@ -14,7 +14,7 @@ _REST = 10.0
 class Api(Protocol):
     """What is needed of the API server; see `cluster.Cluster`."""
 
-    async def pod_events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
+    async def events_about(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
         """Events about one object."""
 
 
@@ -32,13 +32,13 @@ class Inquiry:
         What is `urgent` is asked for at all times; it must be rare. Raises the errors of the client.
         """
         if urgent:
-            return await self._cluster.pod_events(namespace, uid)
+            return await self._cluster.events_about(namespace, uid)
         began = self._clock()
         if began < self._rest_until:
             return None
         self._rest_until = float("inf")
         try:
-            return await self._cluster.pod_events(namespace, uid)
+            return await self._cluster.events_about(namespace, uid)
         finally:
             ended = self._clock()
             self._rest_until = ended + _REST * (ended - began)

@@ -47,8 +47,8 @@ class Api(Protocol):
     async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         """The last lines of a container's log."""
 
-    async def pod_events(self, namespace: str, uid: str) -> Objects:
-        """Events about one pod."""
+    async def events_about(self, namespace: str, uid: str) -> Objects:
+        """Events about one object."""
 
 
 class Events(Protocol):

@@ -11,13 +11,13 @@ from bench.figures import Figure, show
 from bench.scene import Scene, control_plane, resource
 
 
-async def _measure(count: int, idle: float) -> AsyncIterator[list[Figure]]:
-    """Measure one thing after the other."""
+async def _measure(count: int, idle: float, *, floor: bool) -> AsyncIterator[list[Figure]]:
+    """Measure one thing after the other; `floor`: the client that only writes too."""
     yield pure.measure(resource(0))
     with control_plane("bench", 2 * count + 32) as (local, operator):
         async with bare.client(local.kubeconfig) as client:
             scene = Scene(local, client, operator)
-            before = await phases.floor(scene, count)
+            before = await phases.floor(scene, count) if floor else 0.0
             scene.empty()
             operator.start()
             operator.wait_ready()
@@ -28,13 +28,15 @@ async def _measure(count: int, idle: float) -> AsyncIterator[list[Figure]]:
             yield await phases.restart(scene, count)
             yield await phases.alone(scene)
             assert operator.stop() == 0
+            if not floor:
+                return
             scene.empty()
             yield phases.compare(count, seconds, [before, await phases.floor(scene, count)])
 
 
-async def _tell(count: int, idle: float) -> int:
+async def _tell(count: int, idle: float, *, floor: bool) -> int:
     """Show figures as they come; 1 when a goal was missed."""
-    return max([show(figures) async for figures in _measure(count, idle)])
+    return max([show(figures) async for figures in _measure(count, idle, floor=floor)])
 
 
 def main() -> int:
@@ -42,8 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--resources", type=int, default=200, help="how many at once (default: 200)")
     parser.add_argument("--idle", type=float, default=30, help="seconds to watch the idle operator (default: 30)")
+    parser.add_argument("--no-floor", action="store_true", help="without the client that only writes, and its ratio")
     args = parser.parse_args()
-    return asyncio.run(_tell(args.resources, args.idle))
+    return asyncio.run(_tell(args.resources, args.idle, floor=not args.no_floor))
 
 
 if __name__ == "__main__":

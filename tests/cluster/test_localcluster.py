@@ -188,7 +188,8 @@ def test_held_pod_is_not_ready_until_released(kubectl: Kubectl) -> None:
 
     def running_unready() -> bool:
         statuses = [pod["status"] for pod in kubectl.items("pods")]
-        ready = [item["status"] for status in statuses for item in status["conditions"] if item["type"] == "Ready"]
+        conditions = [item for status in statuses for item in status.get("conditions", ())]
+        ready = [item["status"] for item in conditions if item["type"] == "Ready"]
         return ([status["phase"] for status in statuses], ready) == (["Running"], ["False"])
 
     wait_for(running_unready, message="the held pod runs and is not Ready")

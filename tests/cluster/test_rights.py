@@ -104,10 +104,15 @@ def _crashing() -> dict[str, Any]:
     return _resource("crashing", gpu={"count": 0}, cache={"ephemeral": True}, podTemplate=template)
 
 
+_MARK = "app.kubernetes.io/managed-by"
+_KINDS = (
+    "persistentvolumeclaims,jobs,horizontalpodautoscalers,poddisruptionbudgets,networkpolicies,podmonitors,"
+    "prometheusrules,configmaps"
+)
+
+
 def _children(kubectl: Kubectl) -> set[str]:
-    kinds = "persistentvolumeclaims,jobs,horizontalpodautoscalers,poddisruptionbudgets,networkpolicies,"
-    kinds += "podmonitors,prometheusrules,configmaps"
-    found = kubectl.items(kinds, "--selector=app.kubernetes.io/managed-by=vllm-operator")
+    found = kubectl.items(_KINDS, f"--selector={_MARK}=vllm-operator")
     return {one["kind"] for one in found if "deletionTimestamp" not in one["metadata"]}
 
 
@@ -130,6 +135,8 @@ def test_every_right_is_used_and_none_is_missing(own_cluster: Cluster, own_opera
     kubectl.apply([_everything(), _refused(80), _crashing()])
     kubectl("wait", "--for=condition=Ready", "vllmdeployment/everything", "--timeout=60s", timeout=70)
     assert len(_children(kubectl)) == 8
+    kubectl("label", f"{_KINDS},services,serviceaccounts,deployments", "--all", f"{_MARK}-")  # no watch tells of them
+    wait_for(lambda: len(_children(kubectl)) == 8, message="they are found and marked again")
     wait_for(lambda: _events(kubectl), message="the refusal is said")
     own_operator.restart()
     kubectl.apply([_little(), _refused(8000)])

@@ -78,7 +78,7 @@ async def test_time_that_runs_out_at_the_last_moment_is_noticed(
 
 
 def test_every_method_that_writes_is_known_here() -> None:
-    reads = {"connection", "serves", "get", "get_metadata", "list", "list_metadata", "pod_log", "pod_events"}
+    reads = {"connection", "serves", "get", "get_metadata", "list", "list_metadata", "pod_log", "events_about"}
     methods = {name for name, one in vars(Cluster).items() if callable(one) and not name.startswith("_")}
     assert methods == reads | WRITES.keys()
 

@@ -237,10 +237,10 @@ async def test_kubelets_that_do_not_answer_are_no_api_server_that_is_away(server
 
 async def test_events_of_one_pod(server: FakeApi, api: Cluster) -> None:
     server.always(200, {"metadata": {}, "items": [{"reason": "FailedMount"}]})
-    assert await api.pod_events("team", "u1") == [{"reason": "FailedMount"}]
+    assert await api.events_about("team", "u1") == [{"reason": "FailedMount"}]
     assert dict(server.requests[0].query) == {"fieldSelector": "involvedObject.uid=u1", "limit": "100"}
     server.always(200, {"metadata": {}, "items": None})
-    assert await api.pod_events("team", "u1") == []
+    assert await api.events_about("team", "u1") == []
 
 
 @pytest.mark.parametrize(

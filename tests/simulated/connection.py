@@ -88,7 +88,7 @@ class Connection:
     async def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         raise Gone(f"{namespace}/{pod}: no pods here ({container}, {previous}, {lines})")
 
-    async def pod_events(self, namespace: str, uid: str) -> Objects:
+    async def events_about(self, namespace: str, uid: str) -> Objects:
         assert namespace == NAMESPACE
         assert uid
         return []

@@ -40,7 +40,7 @@ class FakeCluster:
             raise self.error
         return self.logs.get(pod, "")
 
-    async def pod_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+    async def events_about(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         assert namespace == "team-a"
         self.asked.append(f"events {uid}")
         self.now += self.takes

@@ -254,8 +254,8 @@ class Cluster:
             raise to_error(answer)
         return answer.decode(errors="replace")
 
-    async def pod_events(self, namespace: str, uid: str) -> Objects:
-        """The first hundred Events about a pod, in no order."""
+    async def events_about(self, namespace: str, uid: str) -> Objects:
+        """The first hundred Events about an object, in no order."""
         query = [("fieldSelector", f"involvedObject.uid={uid}"), ("limit", "100")]
         return list((await self._read(_Call("GET", _path(EVENT, namespace), query)) or {}).get("items") or ())
 
