@@ -43,8 +43,9 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 _APPLY = "application/apply-patch+yaml; charset=utf-8"
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
-# An apply with a resource version is refused when the object is of another one; what does not exist is made. Versions
-# are revisions of the store, of which the first is that of the empty one.
+# An apply with a resource version is refused when the object is of another one; what does not exist is made, of every
+# kind since 1.23 (https://github.com/kubernetes/kubernetes/issues/106745). Versions are revisions of the store, and the
+# first is that of the empty one.
 _OF_NO_OBJECT = "1"
 _BEYOND_ASCII = re.compile(r"[\x7f-\U0010ffff]")
 
