@@ -25,6 +25,9 @@ from vllm_operator.ports import Api, Meter, Object
 from vllm_operator.render import render_child
 from vllm_operator.status.observation import ChildError, preload_of
 
+# What exists of these limits what can be planned: kinds, and what their names have behind the resource's.
+_LIMITING: Mapping[Kind, str] = {kinds.CLAIM: "-cache", kinds.DEPLOYMENT: ""}
+
 
 @dataclass(slots=True)
 class Pass:
@@ -78,8 +81,8 @@ class Children:
         Asked for once: later the watch tells, but for objects that are not ours, and those are met when ours are made.
         A resource without a status has neither, as a rule.
         """
-        names = {kinds.CLAIM: child_name(key.name, "-cache"), kinds.DEPLOYMENT: child_name(key.name)}
-        await asyncio.gather(*(self.know(key, (kind, key.namespace, name)) for kind, name in names.items()))
+        refs = ((kind, key.namespace, child_name(key.name, suffix)) for kind, suffix in _LIMITING.items())
+        await asyncio.gather(*(self.know(key, ref) for ref in refs))
 
     def body(self, done: Pass, kind: Kind, component: str = "") -> Mapping[str, Any] | None:
         """The live child of a kind, or of a component, of which the plan holds at most one."""
@@ -110,21 +113,19 @@ class Children:
         try:
             await self._bring_about(done, child, ref, live)
         except Conflict:
-            if live or await self.know(done.key, ref) is None:
+            if live or (found := await self._our_own(done, ref, asks=True)) is None:
                 raise
-            live = await self._our_own(done, ref)
-            # It is ours, and no watch has told of it yet: what exists of these limits what can be planned.
-            if child.kind in (kinds.CLAIM, kinds.DEPLOYMENT):
+            if child.kind in _LIMITING:  # it is ours, and no watch has told of it yet
                 await self.know_fixed(done.key)
                 raise Outdated(f"{child.kind} {child.name}") from None
-            await self._bring_about(done, child, ref, live)
+            await self._bring_about(done, child, ref, found)
 
-    async def _our_own(self, done: Pass, ref: Ref) -> Live | None:
+    async def _our_own(self, done: Pass, ref: Ref, *, asks: bool = False) -> Live | None:
         """The live child, as far as is known; raises Blocked when the object of its name is somebody else's."""
         key, observed, taken = done.key, self._notes.observed, self._notes.taken
-        live = observed.get(ref)
-        if live is None and (done.looks_first or ref in taken.get(key, ())):
-            live = await self.know(key, ref)
+        # The limiting ones were asked for before the plan was made.
+        asks = asks or ref in taken.get(key, ()) or (done.looks_first and ref[0] not in _LIMITING)
+        live = await self.know(key, ref) if asks else observed.get(ref)
         elsewhere = observed.key_of(ref) not in (None, key)
         if live and (foreign := claimed_by_others(live, ref[0], done.plan.resource.uid, elsewhere=elsewhere)):
             if not (live.ours and elsewhere):
