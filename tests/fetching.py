@@ -14,7 +14,6 @@ from hub import Hub, Seen
 from operator_process import python_environment
 from vllm_operator.report import LIMIT, Failed, Fetched, Inspected, parse_report
 
-ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER = "hf_TheRightToken", "hf_SomebodyElse"
 MEBI = 2**20
 WEIGHTS = "name=model.safetensors"  # in the address that requests for the weights are redirected to

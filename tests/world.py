@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -130,14 +130,13 @@ class World:
 
     def __init__(self, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
         self.api = FakeApi()
-        self.reconciler = Reconciler(self.api, Defaults(), self.api)
-        self.listener = self.reconciler.listener(self)
+        self.restart()
         self.generation = 0
         self.ask(**spec)
 
-    def restart(self) -> None:
-        """Another process takes over, which no watch has told of anything yet."""
-        self.reconciler = Reconciler(self.api, Defaults(), self.api)
+    def restart(self, **defaults: Any) -> None:  # noqa: ANN401 - as of `Defaults`
+        """A process, maybe another one, takes over, which no watch has told of anything yet."""
+        self.reconciler = Reconciler(self.api, replace(Defaults(), **defaults), self.api)
         self.listener = self.reconciler.listener(self)
 
     def add(self, key: Key) -> None:

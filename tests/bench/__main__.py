@@ -17,8 +17,10 @@ async def _measure(count: int, idle: float, *, floor: bool) -> AsyncIterator[lis
     with control_plane("bench", 2 * count + 32) as (local, operator):
         async with bare.client(local.kubeconfig) as client:
             scene = Scene(local, client, operator)
-            before = await phases.floor(scene, count) if floor else 0.0
-            scene.empty()
+            floors: list[float] = []
+            if floor:
+                floors.append(await phases.floor(scene, count))
+                scene.empty()
             operator.start()
             operator.wait_ready()
             seconds, figures = await phases.converge(scene, count)
@@ -28,10 +30,10 @@ async def _measure(count: int, idle: float, *, floor: bool) -> AsyncIterator[lis
             yield await phases.restart(scene, count)
             yield await phases.alone(scene)
             assert operator.stop() == 0
-            if not floor:
-                return
-            scene.empty()
-            yield phases.compare(count, seconds, [before, await phases.floor(scene, count)])
+            if floor:
+                scene.empty()
+                floors.append(await phases.floor(scene, count))
+                yield phases.compare(count, seconds, floors)
 
 
 async def _tell(count: int, idle: float, *, floor: bool) -> int:

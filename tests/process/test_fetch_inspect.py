@@ -13,12 +13,11 @@ import pytest
 
 from fetching import (
     CONFIG,
-    ROOT,
     Client,
     write,
 )
 from hub import Hub
-from operator_process import python_environment
+from operator_process import ROOT, python_environment
 from vllm_operator.report import Inspected, Reason
 
 

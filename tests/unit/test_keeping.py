@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ from planning import plan_of, spec_of
 from vllm_operator import kinds
 from vllm_operator.naming import FIELD_MANAGER, INPUTS_ANNOTATION
 from vllm_operator.plan.inputs import pod_inputs
-from vllm_operator.plan.types import Child, Defaults, Plan
-from vllm_operator.reconciler import Reconciler
+from vllm_operator.plan.types import Child, Plan
 from vllm_operator.render import render_child
 from world import EPHEMERAL, FakeApi, Object, World
 
@@ -53,8 +51,7 @@ def template(world: World) -> Object:
 
 async def upgraded(world: World, **defaults: Any) -> list[str]:  # noqa: ANN401 - as of `Defaults`
     """Another process of another release takes over; the calls of its first pass that changed something."""
-    world.reconciler = Reconciler(world.api, replace(Defaults(), **defaults), world.api)
-    world.listener = world.reconciler.listener(world)
+    world.restart(**defaults)
     for (kind, _), body in world.api.objects.items():
         if kind in {one.kind for one in kinds.CHILDREN}:
             world.listener.child_seen(next(one for one in kinds.CHILDREN if one.kind == kind), None, body)
