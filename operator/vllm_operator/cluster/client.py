@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +16,7 @@ from vllm_operator.cluster import connection
 from vllm_operator.cluster.author import Author
 from vllm_operator.cluster.breaker import Breaker
 from vllm_operator.cluster.bucket import TokenBucket
+from vllm_operator.cluster.call import JSON, Call, as_yaml, decoded, path_of
 from vllm_operator.cluster.connection import Connection
 from vllm_operator.cluster.counting import OnCall, verb_and_resource
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
@@ -36,10 +34,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _LOG_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=5)
 _LOG_BYTES = 256 * 1024  # the kubelet cuts off the end beyond that
 _TEXT = "text/plain, */*"
-_JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-# The parameter keeps the client from encoding the body itself, see `_yaml`; the API server ignores it.
+# The parameter keeps the client from encoding the body itself, see `as_yaml`; the API server ignores it.
 _APPLY = "application/apply-patch+yaml; charset=utf-8"
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
@@ -47,35 +44,6 @@ _JSON_PATCH = "application/json-patch+json"
 # kind since 1.23 (https://github.com/kubernetes/kubernetes/issues/106745). Versions are revisions of the store, and the
 # first is that of the empty one.
 _OF_NO_OBJECT = "1"
-_BEYOND_ASCII = re.compile(r"[\x7f-\U0010ffff]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    method: str
-    path: str
-    query: Sequence[tuple[str, str]] = ()
-    accept: str = _JSON
-    content_type: str = _JSON
-    body: object = None
-    timeout: aiohttp.ClientTimeout = _TIMEOUT
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-def _yaml(document: object) -> str:
-    """JSON that is YAML as well. Unlike JSON, YAML has neither surrogate pairs nor bare control characters."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return _BEYOND_ASCII.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
-
-
-def _path(kind: Kind, namespace: str | None, name: str = "", subresource: str = "") -> str:
-    parts = ["/apis" if kind.group else "/api", kind.api_version]
-    if kind.namespaced and namespace:
-        parts += ["namespaces", namespace]
-    parts += [part for part in (kind.plural, name, subresource) if part]
-    return "/".join(parts)
 
 
 _LEASES = f"/apis/{LEASE.api_version}/"
@@ -136,20 +104,20 @@ class Cluster:
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the API server knows a kind (its CRD is installed), by discovery."""
-        listing = await self._read(_Call("GET", _path(kind, None).rpartition("/")[0]))
+        listing = await self._read(Call("GET", path_of(kind, None).rpartition("/")[0]))
         return any(resource["name"] == kind.plural for resource in (listing or {}).get("resources") or ())
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """A live object; None when there is none."""
-        return await self._read(_Call("GET", _path(kind, namespace, name)))
+        return await self._read(Call("GET", path_of(kind, namespace, name)))
 
     async def get_metadata(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """PartialObjectMetadata of a live object; None when there is none."""
-        return await self._read(_Call("GET", _path(kind, namespace, name), accept=_METADATA))
+        return await self._read(Call("GET", path_of(kind, namespace, name), accept=_METADATA))
 
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         """All objects of a kind, in one namespace or in all; none of an optional kind that the server lacks."""
-        found = [item async for item in self._pages(kind, namespace, selector, _JSON)]
+        found = [item async for item in self._pages(kind, namespace, selector, JSON)]
         for item in found:  # lists of built-in kinds leave these out
             item.setdefault("apiVersion", kind.api_version)
             item.setdefault("kind", kind.kind)
@@ -168,7 +136,7 @@ class Cluster:
         """
         kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
         metadata = manifest["metadata"]
-        path = _path(kind, metadata.get("namespace"), metadata["name"])
+        path = path_of(kind, metadata.get("namespace"), metadata["name"])
         if new:
             manifest = {**manifest, "metadata": {**metadata, "resourceVersion": _OF_NO_OBJECT}}
         return await self._apply(path, manifest, manager, dry_run=dry_run)
@@ -180,9 +148,9 @@ class Cluster:
         runs under another manager, whose entry is removed afterwards.
         """
         kind, metadata = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]
-        path = _path(kind, metadata["namespace"], metadata["name"])
+        path = path_of(kind, metadata["namespace"], metadata["name"])
         query, body = [("fieldManager", REPAIR_MANAGER)], {"spec": manifest["spec"]}
-        await self._change(_Call("PATCH", path, query, content_type=_MERGE, body=body))
+        await self._change(Call("PATCH", path, query, content_type=_MERGE, body=body))
         applied = await self.apply(manifest)
         managers = [entry["manager"] for entry in applied["metadata"]["managedFields"]]
         if REPAIR_MANAGER not in managers:
@@ -190,7 +158,7 @@ class Cluster:
         entry = f"/metadata/managedFields/{managers.index(REPAIR_MANAGER)}"
         is_it = {"op": "test", "path": f"{entry}/manager", "value": REPAIR_MANAGER}
         removal = [is_it, {"op": "remove", "path": entry}]
-        return await self._change(_Call("PATCH", path, content_type=_JSON_PATCH, body=removal))
+        return await self._change(Call("PATCH", path, content_type=_JSON_PATCH, body=removal))
 
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         """Server-side apply of the whole status of a resource; returns the live resource, raises Gone without one."""
@@ -200,12 +168,12 @@ class Cluster:
             "metadata": {"name": name},
             "status": status,
         }
-        return await self._apply(_path(RESOURCE, namespace, name, "status"), manifest, FIELD_MANAGER, dry_run=False)
+        return await self._apply(path_of(RESOURCE, namespace, name, "status"), manifest, FIELD_MANAGER, dry_run=False)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
         """Delete that very object, its dependents in the background; False when it is gone or another has its name."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        answer = await self._write(_Call("DELETE", _path(kind, namespace, name), body=options))
+        answer = await self._write(Call("DELETE", path_of(kind, namespace, name), body=options))
         if isinstance(answer, Refusal):
             if answer.code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
                 return False
@@ -215,16 +183,16 @@ class Cluster:
     async def create(self, manifest: Object) -> Object:
         """Create an object and return it; Conflict when one of that name exists."""
         kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
-        return await self._change(_Call("POST", _path(kind, manifest["metadata"]["namespace"]), body=manifest))
+        return await self._change(Call("POST", path_of(kind, manifest["metadata"]["namespace"]), body=manifest))
 
     async def replace(self, manifest: Object) -> Object:
         """Overwrite an object and return it; Conflict unless it still is of the manifest's resource version."""
         kind, metadata = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]
-        return await self._change(_Call("PUT", _path(kind, metadata["namespace"], metadata["name"]), body=manifest))
+        return await self._change(Call("PUT", path_of(kind, metadata["namespace"], metadata["name"]), body=manifest))
 
     async def create_event(self, namespace: str, event: Object) -> bool:
         """Create a core/v1 Event; False when one of that name exists."""
-        answer = await self._write(_Call("POST", _path(EVENT, namespace), body=event))
+        answer = await self._write(Call("POST", path_of(EVENT, namespace), body=event))
         if isinstance(answer, Refusal):
             if answer.code == HTTPStatus.CONFLICT:
                 return False
@@ -233,7 +201,7 @@ class Cluster:
 
     async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> Object | None:
         """Merge a patch into a core/v1 Event and return it; None when it has expired."""
-        call = _Call("PATCH", _path(EVENT, namespace, name), content_type=_MERGE, body=dict(patch))
+        call = Call("PATCH", path_of(EVENT, namespace, name), content_type=_MERGE, body=dict(patch))
         answer = await self._write(call)
         if isinstance(answer, Refusal):
             if answer.code == HTTPStatus.NOT_FOUND:
@@ -249,8 +217,8 @@ class Cluster:
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES)}
         if previous:
             query["previous"] = "true"
-        path = f"{_path(POD, namespace, pod)}/log"
-        answer = await self._exchange_renewed(_Call("GET", path, [*query.items()], _TEXT, timeout=_LOG_TIMEOUT))
+        path = f"{path_of(POD, namespace, pod)}/log"
+        answer = await self._exchange_renewed(Call("GET", path, [*query.items()], _TEXT, timeout=_LOG_TIMEOUT))
         if isinstance(answer, Refusal):
             raise to_error(answer)
         return answer.decode(errors="replace")
@@ -258,13 +226,13 @@ class Cluster:
     async def events_about(self, namespace: str, uid: str) -> Objects:
         """The first hundred Events about an object, in no order."""
         query = [("fieldSelector", f"involvedObject.uid={uid}"), ("limit", "100")]
-        return list((await self._read(_Call("GET", _path(EVENT, namespace), query)) or {}).get("items") or ())
+        return list((await self._read(Call("GET", path_of(EVENT, namespace), query)) or {}).get("items") or ())
 
     async def _apply(self, path: str, manifest: Object, manager: str, *, dry_run: bool) -> Object:
         query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else ())]
-        return await self._change(_Call("PATCH", path, query, content_type=_APPLY, body=_yaml(manifest)))
+        return await self._change(Call("PATCH", path, query, content_type=_APPLY, body=as_yaml(manifest)))
 
-    async def _change(self, call: _Call) -> Object:
+    async def _change(self, call: Call) -> Object:
         answer = await self._write(call)
         if isinstance(answer, Refusal):
             raise to_error(answer)
@@ -275,7 +243,7 @@ class Cluster:
         while True:
             query = [("limit", str(_PAGE))]
             query += [(key, value) for key, value in (("labelSelector", selector), ("continue", token)) if value]
-            answer = await self._send(_Call("GET", _path(kind, namespace), query, accept=accept))
+            answer = await self._send(Call("GET", path_of(kind, namespace), query, accept=accept))
             if isinstance(answer, Refusal):
                 error = to_error(answer)
                 if kind.optional and isinstance(error, Blocked) and error.reason == "CRDNotInstalled":
@@ -287,7 +255,7 @@ class Cluster:
             if not token:
                 return
 
-    async def _read(self, call: _Call) -> Object | None:
+    async def _read(self, call: Call) -> Object | None:
         answer = await self._send(call)
         if isinstance(answer, Refusal):
             if answer.code == HTTPStatus.NOT_FOUND:
@@ -295,15 +263,15 @@ class Cluster:
             raise to_error(answer)
         return answer
 
-    async def _write(self, call: _Call) -> Object | Refusal:
+    async def _write(self, call: Call) -> Object | Refusal:
         await self._bucket.take()
         return await self._send(call)
 
-    async def _send(self, call: _Call) -> Object | Refusal:
+    async def _send(self, call: Call) -> Object | Refusal:
         answer = await self._exchange_renewed(call)
-        return answer if isinstance(answer, Refusal) else _decoded(call, answer)
+        return answer if isinstance(answer, Refusal) else decoded(call, answer)
 
-    async def _exchange_renewed(self, call: _Call) -> bytes | Refusal:
+    async def _exchange_renewed(self, call: Call) -> bytes | Refusal:
         """As `_exchange`, once more with fresh credentials when the ones at hand are refused."""
         token = self._configuration.api_key.get("BearerToken")
         answer = await self._exchange(call)
@@ -318,7 +286,7 @@ class Cluster:
             if self._configuration.api_key.get("BearerToken") == refused:
                 await connection.load(self._configuration, *self._source)
 
-    async def _exchange(self, call: _Call) -> bytes | Refusal:
+    async def _exchange(self, call: Call) -> bytes | Refusal:
         if not call.path.startswith(_LEASES):  # which are renewed in time or lost
             self._breaker.admit(str(call))
         method, url, headers, *_ = await self._api.param_serialize(
@@ -329,10 +297,11 @@ class Cluster:
             auth_settings=["BearerToken"],
         )
         left = None if call.method == "GET" else self._author.seconds_for(str(call))
+        timeout = call.timeout or _TIMEOUT
         started, code = time.monotonic(), "error"
         try:
             async with asyncio.timeout(left):
-                response = await self._api.call_api(method, url, headers, call.body, _request_timeout=call.timeout)
+                response = await self._api.call_api(method, url, headers, call.body, _request_timeout=timeout)
                 body: bytes = await response.read()
             code = str(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -348,14 +317,6 @@ class Cluster:
         self._note(call, failed=False)
         return body
 
-    def _note(self, call: _Call, *, failed: bool) -> None:
+    def _note(self, call: Call, *, failed: bool) -> None:
         if call.timeout is not _LOG_TIMEOUT:  # a kubelet that does not answer says nothing of the API server
             self._breaker.note(failed=failed)
-
-
-def _decoded(call: _Call, body: bytes) -> Object:
-    """An answer of 200 that is no JSON object comes from something between us and the API server."""
-    try:
-        return dict(json.loads(body))
-    except (ValueError, TypeError) as error:
-        raise Transient(f"{call}: the answer is no JSON object") from error
