@@ -20,9 +20,11 @@ from vllm_operator.status.observation import Outcome, PodTrouble, outcome_of, re
 DELETED = "DELETED"
 LISTED = None
 SERVER = "server"
-# What a listing brings is looked at so many seconds later, when its siblings were listed too: all kinds are listed side
-# by side and in the order of names.
-LISTED_SECONDS = 1.0
+# What a listing brings is looked at when all kinds were listed, so many seconds after the last of them began to be
+# watched: until then it would have to be asked for what the listings are about to tell.
+LISTED_SECONDS = 0.5
+# The longest wait for all listings: where one fails again and again, the others are no reason to wait for ever.
+LISTING_SECONDS = 60.0
 
 
 class Queue(Protocol):
@@ -140,6 +142,13 @@ class Listener:
     def __init__(self, notes: Notes, queue: Queue) -> None:
         self._notes = notes
         self._queue = queue
+        self._listing: set[Key] | None = set()  # seen while kinds are listed for the first time; None afterwards
+
+    def all_listed(self) -> None:
+        """All kinds were listed once: what was told of a resource is all that there is of it."""
+        seen, self._listing = self._listing or (), None
+        for key in seen:
+            self._queue.add_after(key, LISTED_SECONDS)
 
     def resource_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A VLLMDeployment was listed, changed or deleted; what a pass of ours wrote itself is no news."""
@@ -194,10 +203,13 @@ class Listener:
 
     def _look(self, key: Key, event: str | None, add: Callable[[Key], None]) -> None:
         """Look at a resource, something of which was seen: as `add` says, but for what a listing brought."""
-        if event == LISTED:
+        if event != LISTED:
+            add(key)
+        elif self._listing is None:
             self._queue.add_after(key, LISTED_SECONDS)
         else:
-            add(key)
+            self._listing.add(key)
+            self._queue.add_after(key, LISTING_SECONDS)
 
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A node was listed, changed or deleted; resources may fit now, or no more."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import kopf
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, TCPConnector
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # public as a parameter only
 
 from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster, Connection
@@ -63,6 +64,9 @@ class Listener(Protocol):
     def node_seen(self, event: str | None, body: Body) -> None:
         """A node."""
 
+    def all_listed(self) -> None:
+        """Everything was listed once, and all of that was told or is about to be."""
+
 
 class _ErrorDelays:
     """A fresh, jittered series of delays for every request, so that watches do not come back in step."""
@@ -72,11 +76,16 @@ class _ErrorDelays:
 
 
 class _Pace:
-    """Middleware of kopf's HTTP client: sends nothing while that is in vain, and spreads the beginnings of watches."""
+    """Middleware of kopf's HTTP client: sends nothing while that is in vain, and spreads the beginnings of watches.
 
-    def __init__(self, cluster: Cluster) -> None:
+    A watch begins when all that it follows was listed: once `watches` have begun, `listed` is called.
+    """
+
+    def __init__(self, cluster: Cluster, watches: int, listed: Callable[[], None]) -> None:
         self._cluster = cluster
         self._begun: dict[str, float] = {}  # path -> when its last watch began, or will begin
+        self._watches = watches
+        self._listed = listed
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         waited = 0.0
@@ -85,8 +94,11 @@ class _Pace:
             waited += _LOOK_SECONDS
         if request.url.query.get("watch"):
             now = asyncio.get_running_loop().time()
-            due = max(now, self._begun.get(request.url.path, now - _WATCH_SECONDS) + _WATCH_SECONDS)
-            self._begun[request.url.path] = due
+            path, known = request.url.path, len(self._begun)
+            due = max(now, self._begun.get(path, now - _WATCH_SECONDS) + _WATCH_SECONDS)
+            self._begun[path] = due
+            if known < len(self._begun) == self._watches:
+                self._listed()
             await asyncio.sleep(due - now)
         return await send(request)
 
@@ -102,6 +114,13 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
     def store(self, **_: object) -> None:
         return None
+
+
+class _NoMemories(ResourceMemories):
+    """Spares a kilobyte for each object: handlers of events use nothing of what kopf remembers between them."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:  # noqa: ANN401 - kopf's own
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def _settings(scope: Scope) -> kopf.OperatorSettings:
@@ -157,7 +176,8 @@ def _session(known: Connection, pace: _Pace) -> ClientSession:
 
 
 def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.OperatorRegistry:
-    registry, pace = kopf.OperatorRegistry(), _Pace(cluster)
+    registry = kopf.OperatorRegistry()
+    pace = _Pace(cluster, scope.nodes + len((RESOURCE, POD, *scope.children)) * len(scope.places), listener.all_listed)
 
     @kopf.on.login(registry=registry)
     async def login(**_: object) -> kopf.AiohttpSession:
@@ -184,6 +204,7 @@ async def watch(listener: Listener, cluster: Cluster, scope: Scope, stop: asynci
     roots = await kopf.spawn_tasks(
         registry=_registry(listener, cluster, scope),
         settings=_settings(scope),
+        memories=_NoMemories(),
         # kopf's own would ask for the user's name, and the user of a pod has none.
         identity=FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
         clusterwide=not scope.namespaces,

@@ -81,4 +81,7 @@ def test_restart_writes_nothing(samples: Samples, operator: OperatorProcess, loc
     wait_for(lambda: scrape(operator.port).total("resources") >= len(services), message="a pass over every resource")
     _await_calm(samples.api, local_cluster)
     assert _versions(samples) == before
-    assert _in_words(event for event in _requests(local_cluster, mark) if event.is_write) == []
+    requests = _requests(local_cluster, mark)
+    assert _in_words(event for event in requests if event.is_write) == []
+    asked_for_one = (event for event in requests if event.verb == "list" and event.namespace == samples.namespace)
+    assert _in_words(asked_for_one) == [], "what the watch is about to tell"

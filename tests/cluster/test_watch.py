@@ -35,6 +35,7 @@ class Diary:
         self.elsewhere: set[str | None] = set()
         self.seen: list[Sighting] = []
         self.bodies: list[Object] = []
+        self.listed = 0  # how often it was told that everything was
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -52,6 +53,10 @@ class Diary:
     def node_seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         self._note("Node", event, body)
 
+    def all_listed(self) -> None:
+        self.listed += 1
+        self._tell_soon()
+
     def _note(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
         namespace = body["metadata"].get("namespace")
         if namespace not in self._namespaces:
@@ -59,6 +64,9 @@ class Diary:
             return
         self.seen.append((kind, event, body["metadata"]["name"]))
         self.bodies.append(dict(body))
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -81,6 +89,11 @@ class Diary:
             await self._news.wait_for(
                 lambda: set(names) <= {(kind, name) for kind, event, name in self.seen if event in {None, "ADDED"}}
             )
+
+    async def finds_all_listed(self) -> None:
+        """Wait until it was told that everything was listed."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: self.listed)
 
 
 @asynccontextmanager
@@ -115,6 +128,20 @@ async def test_a_life_is_told_from_the_listing_to_the_end(installed: Path, names
         await diary.sees(("VLLMDeployment", "DELETED", "one"))
         kubectl.apply(resource(namespace))
         await diary.sees(("VLLMDeployment", "ADDED", "one"))
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["clusterwide", "namespaced"])
+async def test_it_is_told_once_when_all_kinds_were_listed(
+    installed: Path, namespace: str, kubectl: Kubectl, *, everywhere: bool
+) -> None:
+    kubectl.apply(resource(namespace))
+    kubectl.apply([labelled(config_map(namespace, key="value")), labelled(claim(namespace, "standard"))])
+    async with watching(installed, namespace, everywhere=everywhere) as diary:
+        await diary.finds_all_listed()
+        await diary.sees(*((kind, None, "one") for kind in ("VLLMDeployment", "ConfigMap", "PersistentVolumeClaim")))
+        kubectl.apply(labelled(config_map(namespace, key="value"), "two"))
+        await diary.sees(("ConfigMap", "ADDED", "two"))
+        assert diary.listed == 1
 
 
 async def test_children_of_every_kind_and_pods_and_nodes(installed: Path, namespace: str, kubectl: Kubectl) -> None:

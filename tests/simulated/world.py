@@ -72,6 +72,7 @@ class Operator:
         """Watch, if there is sight; what vanished before is not told."""
         if self.sees and self._listener and self._unwatch is None:
             self._unwatch = self._server.watch(self._see)
+            self._listener.all_listed()
 
     def look_away(self) -> None:
         """Miss what happens from now on."""

@@ -78,12 +78,30 @@ def test_a_resource_is_looked_at_when_it_changed_and_not_for_our_own_writes() ->
     assert world.queue.take() == ["team-a/chat now"] * 2
 
 
-def test_what_a_listing_brings_waits_for_its_siblings() -> None:
+def test_what_a_listing_brings_waits_until_all_kinds_were_listed() -> None:
     world = World()
     world.listener.resource_seen(None, resource(5))
     world.listener.child_seen(DEPLOYMENT, None, child(5))
     world.listener.pod_seen(None, pod("a", "ImagePullBackOff"))
-    assert world.queue.take() == ["team-a/chat after 1 s"] * 3
+    assert world.queue.take() == ["team-a/chat after 60 s"] * 3, "a kind that cannot be listed keeps it no longer"
+    world.listener.all_listed()
+    assert world.queue.take() == ["team-a/chat after 0.5 s"], "each once"
+
+
+def test_news_wait_for_no_listing() -> None:
+    world = World()
+    world.listener.resource_seen("ADDED", resource(5))
+    assert world.queue.take() == ["team-a/chat now"]
+    world.listener.all_listed()
+    assert world.queue.take() == []
+
+
+def test_what_a_later_listing_brings_waits_for_its_siblings() -> None:
+    world = World()
+    world.listener.all_listed()
+    world.listener.resource_seen(None, resource(5))
+    world.listener.child_seen(DEPLOYMENT, None, child(5))
+    assert world.queue.take() == ["team-a/chat after 0.5 s"] * 2
 
 
 def test_a_child_that_changed_is_noted_and_bursts_are_waited_out() -> None:

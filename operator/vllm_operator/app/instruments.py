@@ -77,3 +77,6 @@ class _Counted:
     def node_seen(self, event: str | None, body: Body) -> None:
         self._count(NODE)
         self._listener.node_seen(event, body)
+
+    def all_listed(self) -> None:
+        self._listener.all_listed()
