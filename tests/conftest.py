@@ -16,5 +16,13 @@ settings.load_profile("pinned")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer the option that `make golden` uses, and one for those who have time."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what is rendered now")
-    in_full = "outages as long as docs/reliability.md says, a kill after each write, every field spoiled"
+    in_full = (
+        "outages as long as docs/reliability.md says, a kill after each write and at any moment, every field spoiled"
+    )
     parser.addoption("--full-length", action="store_true", help=in_full)
+
+
+@pytest.fixture(scope="session")
+def full_length(pytestconfig: pytest.Config) -> bool:
+    """Whether tests take the time of --full-length."""
+    return bool(pytestconfig.getoption("full_length"))

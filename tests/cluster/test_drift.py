@@ -162,9 +162,9 @@ def _unexpected(fields: Sequence[str], expected: Mapping[str, str], kind: str) -
 
 
 @pytest.fixture
-def every(pytestconfig: pytest.Config) -> int:
+def every(*, full_length: bool) -> int:
     """One of so many fields is spoiled: with --full-length each, else a third of them."""
-    return 1 if pytestconfig.getoption("full_length") else 3
+    return 1 if full_length else 3
 
 
 def _assert_repaired(api: Api, services: Sequence[Service], kind: str, every: int) -> None:

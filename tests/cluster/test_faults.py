@@ -160,9 +160,9 @@ def _serving(arena: Arena, proxy: Proxy, namespace: str) -> Iterator[OperatorPro
 
 
 @pytest.fixture(scope="module")
-def survived(arena: Arena, pytestconfig: pytest.Config) -> Iterator[Mapping[str, Future[Survived]]]:
+def survived(arena: Arena, *, full_length: bool) -> Iterator[Mapping[str, Future[Survived]]]:
     """Every outage, side by side."""
-    seconds = FULL_SECONDS if pytestconfig.getoption("full_length") else SHORT_SECONDS
+    seconds = FULL_SECONDS if full_length else SHORT_SECONDS
     with ThreadPoolExecutor(len(OUTAGES)) as stories:
         yield {name: stories.submit(_tell, arena, name, outage, seconds) for name, outage in OUTAGES.items()}
 

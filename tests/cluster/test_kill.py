@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import pytest
 
 from cluster.support.arena import Arena, Launch
 from cluster.support.planned import deviations, strays
@@ -16,10 +15,12 @@ from localcluster.wait import wait_for
 from operator_process import OperatorProcess
 
 # When each step sees a kill: at once, after the operator's first write about the resource, after the second, and so on.
-# A step takes about so many writes. With --full-length after every one of them, else after every second.
+# A step takes about so many writes. After every second of them; with --full-length after each, and then once more at a
+# random moment after each, before most of which the next request is under way.
 CREATE_POINTS, CHANGE_POINTS, REPLACE_POINTS = range(12), range(11), range(9)
 CONVERGE_SECONDS = 90.0
 QUIET_SECONDS = 5.0
+MOMENT_SECONDS = 0.05
 
 Patch = Mapping[str, Any]
 # The two specs differ in every kind of child: from one to the other children are made, changed, parked and deleted.
@@ -59,8 +60,10 @@ def _is_settled(service: Service) -> bool:
     return service.says("Ready", "True") and not deviations(service)
 
 
-def _kill_after(writes: int, operator: OperatorProcess, arena: Arena, service: Service, step: Step) -> list[str]:
-    """Do a step, kill the operator after so many writes and start it again; return the writes until then."""
+def _kill_after(
+    writes: int, operator: OperatorProcess, arena: Arena, service: Service, step: Step, moment: float
+) -> list[str]:
+    """Do a step, kill the operator a moment after so many writes and start it again; return the writes until then."""
     tail = Tail(arena.cluster, service.name)
     step(service)
     deadline = time.monotonic() + CONVERGE_SECONDS
@@ -71,6 +74,7 @@ def _kill_after(writes: int, operator: OperatorProcess, arena: Arena, service: S
                 break
             idle = time.monotonic()
         time.sleep(0.001)
+    time.sleep(moment)
     assert operator.alive, "the operator ended by itself"
     operator.kill()
     tail.poll()
@@ -87,19 +91,33 @@ def _settle(services: list[Service]) -> None:
 
 
 def test_killed_after_each_write_it_ends_as_if_never_killed(
-    arena: Arena, arena_namespace: str, launch: Launch, pytestconfig: pytest.Config
+    arena: Arena, arena_namespace: str, launch: Launch, *, full_length: bool
 ) -> None:
-    operator, api, kills, in_time = launch(), arena.api, 0, 0
-    every = 1 if pytestconfig.getoption("full_length") else 2
-    services = {point: Service(api, arena_namespace, f"kill-{point:02}") for point in CREATE_POINTS[::every]}
-    for step, points in ((_create, CREATE_POINTS), (_change, CHANGE_POINTS), (_replace, REPLACE_POINTS)):
-        for point in points[::every]:
-            writes = _kill_after(point, operator, arena, services[point], step)
-            kills, in_time = kills + 1, in_time + (len(writes) >= point)
-            print(f"{step.__name__} {services[point]}: killed after {len(writes)}: {', '.join(writes)}")  # noqa: T201
-        _settle(list(services.values()))
-    assert in_time >= 0.9 * kills, "most kills came after the work was done"
+    operator = launch()
+    every = 1 if full_length else 2
+    moments = random.Random(50)  # noqa: S311 - the same in every run
+    rounds = [lambda: 0.0, lambda: moments.uniform(0, MOMENT_SECONDS)]
+    for number, moment in enumerate(rounds if full_length else rounds[:1]):
+        names = {point: f"kill-{number}-{point:02}" for point in CREATE_POINTS[::every]}
+        services = {point: Service(arena.api, arena_namespace, name) for point, name in names.items()}
+        _kill_at_all_points(arena, operator, services, moment)
     await_calm(arena.cluster, QUIET_SECONDS)
     traffic = Traffic(arena.cluster)
     time.sleep(QUIET_SECONDS)
     assert traffic.counts() == {}
+
+
+def _kill_at_all_points(
+    arena: Arena, operator: OperatorProcess, services: Mapping[int, Service], moment: Callable[[], float]
+) -> None:
+    """Lead each service through all steps, with a kill in each of them."""
+    kills = in_time = 0
+    for step, points in ((_create, CREATE_POINTS), (_change, CHANGE_POINTS), (_replace, REPLACE_POINTS)):
+        for point, service in services.items():
+            if point not in points:
+                continue
+            writes = _kill_after(point, operator, arena, service, step, moment())
+            kills, in_time = kills + 1, in_time + (len(writes) >= point)
+            print(f"{step.__name__} {service}: killed after {len(writes)}: {', '.join(writes)}")  # noqa: T201
+        _settle(list(services.values()))
+    assert in_time >= 0.9 * kills, "most kills came after the work was done"

@@ -183,7 +183,8 @@ def test_an_outage_ends_nobody_and_changes_no_leader(
     meet: Meet,
     services: list[Service],
     record_property: Callable[[str, object], None],
-    pytestconfig: pytest.Config,
+    *,
+    full_length: bool,
 ) -> None:
     """It outlasts the Lease, which nobody can see meanwhile, on connections that hang."""
     rivals = meet(**SHORT)
@@ -196,7 +197,7 @@ def test_an_outage_ends_nobody_and_changes_no_leader(
             shut = time.monotonic()
             soon(lambda: SILENT in first.process.tail(), "the leader says that it leads no more")
             assert [_is_leader(one) for one in (first, second)] == [0.0, 0.0]
-            time.sleep(shut + _outage_seconds(pytestconfig) - time.monotonic())
+            time.sleep(shut + (FULL_OUTAGE_SECONDS if full_length else OUTAGE_SECONDS) - time.monotonic())
             assert [one.status(path) for one in (first, second) for path in ("/healthz", "/readyz")] == [200] * 4
             already, healed = len(rivals.writes(first)), time.time()
             door.heal()
@@ -207,7 +208,3 @@ def test_an_outage_ends_nobody_and_changes_no_leader(
     assert "leading again after " in first.process.tail(lines=1000)
     assert (first.process.alive, second.process.alive) == (True, True)
     assert rivals.reigns() == [first.identity]
-
-
-def _outage_seconds(config: pytest.Config) -> float:
-    return FULL_OUTAGE_SECONDS if config.getoption("full_length") else OUTAGE_SECONDS

@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from cluster.support.api import NAMESPACE, QUOTA, ApiError, path_of
 from cluster.support.arena import Arena, Launch, make_namespace
 from cluster.support.planned import deviations
@@ -154,11 +152,9 @@ def _tell(arena: Arena, namespace: str, obstacle: Obstacle, seconds: float) -> T
     return Told(said, attempts, blocked, healed)
 
 
-def test_refusals_are_said_soon_tried_seldom_and_healed(
-    arena: Arena, launch: Launch, pytestconfig: pytest.Config
-) -> None:
+def test_refusals_are_said_soon_tried_seldom_and_healed(arena: Arena, launch: Launch, *, full_length: bool) -> None:
     launch()
-    seconds = FULL_SECONDS if pytestconfig.getoption("full_length") else SHORT_SECONDS
+    seconds = FULL_SECONDS if full_length else SHORT_SECONDS
     namespaces = [make_namespace(arena.api) for _ in OBSTACLES]
     with ThreadPoolExecutor(len(OBSTACLES)) as threads:
         stories = {
