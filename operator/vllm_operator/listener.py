@@ -24,7 +24,7 @@ SERVER = "server"
 # watched: until then it would have to be asked for what the listings are about to tell.
 LISTED_SECONDS = 0.5
 # The longest wait for all listings: where one fails again and again, the others are no reason to wait for ever.
-LISTING_SECONDS = 60.0
+LISTING_SECONDS = 180.0
 
 
 class Queue(Protocol):

@@ -83,7 +83,7 @@ def test_what_a_listing_brings_waits_until_all_kinds_were_listed() -> None:
     world.listener.resource_seen(None, resource(5))
     world.listener.child_seen(DEPLOYMENT, None, child(5))
     world.listener.pod_seen(None, pod("a", "ImagePullBackOff"))
-    assert world.queue.take() == ["team-a/chat after 60 s"] * 3, "a kind that cannot be listed keeps it no longer"
+    assert world.queue.take() == ["team-a/chat after 180 s"] * 3, "a kind that cannot be listed keeps it no longer"
     world.listener.all_listed()
     assert world.queue.take() == ["team-a/chat after 0.5 s"], "each once"
 
