@@ -65,7 +65,7 @@ class Children:
         A preload that ends during it is for the next one, whose plan knows the commit that was brought.
         """
         done, outcome = Pass(key, plan, confirmed, looks_first), self._notes.outcome(key, plan.model_digest)
-        done.preloaded = preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
+        done.preloaded = plan.held or preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
         return done
 
     async def know(self, key: Key, ref: Ref) -> Live | None:

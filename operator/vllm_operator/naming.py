@@ -29,6 +29,8 @@ MODEL_ANNOTATION = f"{GROUP}/model-digest"
 COMMIT_ANNOTATION = f"{GROUP}/commit"
 # What the pod template was rendered from, so that a release that renders it differently lets running pods be.
 INPUTS_ANNOTATION = f"{GROUP}/inputs"
+# On a claim that outlives its resource: the files that it is known to hold, at a commit, by their digest.
+HOLDS_ANNOTATION = f"{GROUP}/holds"
 # Digest of the pod template as it was rendered, and after a dash as the API server wrote it where that is another.
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 # A module that the server's container runs: the text is the file.

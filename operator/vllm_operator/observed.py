@@ -17,6 +17,7 @@ from vllm_operator.kinds import CLAIM, Kind
 from vllm_operator.naming import (
     COMMIT_ANNOTATION,
     FIELD_MANAGER,
+    HOLDS_ANNOTATION,
     INPUTS_ANNOTATION,
     MANAGED_BY,
     MODEL_ANNOTATION,
@@ -58,7 +59,7 @@ def _shared(names: frozenset[str]) -> frozenset[str]:
 
 
 _SPEC_FIELDS = ("replicas", "storageClassName", "accessModes", "resources")
-_ANNOTATIONS = frozenset({COMMIT_ANNOTATION, INPUTS_ANNOTATION, MODEL_ANNOTATION})
+_ANNOTATIONS = frozenset({COMMIT_ANNOTATION, HOLDS_ANNOTATION, INPUTS_ANNOTATION, MODEL_ANNOTATION})
 _STATUS_FIELDS = (
     *("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
     *("startTime", "active", "succeeded", "failed"),
@@ -124,6 +125,7 @@ def live_claim(live: Live) -> LiveClaim:
         access_mode=spec["accessModes"][0],
         bound=body["status"].get("phase") == "Bound",
         owns_class="storageClassName" in live.owned,
+        holds=body["metadata"]["annotations"].get(HOLDS_ANNOTATION, ""),
     )
 
 

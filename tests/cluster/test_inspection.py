@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.support.fixtures import Create
-from cluster.support.service import CACHED, COMMIT
+from cluster.support.service import CACHED, COMMIT, HOLD, Service
 from localcluster import pods
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
 from vllm_operator import kinds
-from vllm_operator.naming import COMPONENT
+from vllm_operator.naming import COMPONENT, HOLDS_ANNOTATION
 from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
+from vllm_operator.status.observation import is_finished
 
 CONFIGS = Path(__file__).parents[1] / "sizing" / "configs"
 PRIVATE = {"model": {"source": "hf://acme/private", "revision": None, "servedNames": ["private"], "maxLength": 8192}}
@@ -34,6 +35,14 @@ def of(component: str) -> dict[str, str]:
     return {COMPONENT: component}
 
 
+def said_of_claim(service: Service) -> Mapping[str, str]:
+    """Of its claim."""
+    claim = service.child(kinds.CLAIM, "-cache")
+    assert claim is not None
+    found: Mapping[str, str] = claim["metadata"]["annotations"]
+    return found
+
+
 def test_a_private_model_is_sized_by_its_config(create: Create, kubectl: Kubectl) -> None:
     with pods.annotate(kubectl, "inspected", reporting(Inspected(COMMIT, config(), 16_381_470_720)), of("inspect")):
         service = create("web", PRIVATE, ON_GPU, CACHED).wait_ready()
@@ -49,6 +58,23 @@ def test_the_commit_that_was_brought_is_served(create: Create, kubectl: Kubectl)
     args = service.deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[args.index("--revision") + 1] == COMMIT
     assert service.status["model"]["commit"] == COMMIT
+
+
+def test_a_claim_that_holds_the_model_keeps_its_next_resource_from_waiting(create: Create, kubectl: Kubectl) -> None:
+    with pods.annotate(kubectl, "fetched", reporting(Fetched(COMMIT, 1)), of("preload")):
+        first = create("web", CACHED).wait_ready()
+    wait_for(lambda: HOLDS_ANNOTATION in said_of_claim(first), message="the claim says what it holds")
+    first.delete()
+    wait_for(lambda: [one["kind"] for one in first.children()] == ["PersistentVolumeClaim"], message="only it is left")
+    with pods.annotate(kubectl, "held", {HOLD: "true"}, of("preload")):
+        again = create("web", CACHED).wait_ready()
+        assert again.says("CacheReady", "True", "Preloaded")
+        wait_for(lambda: again.pods("preload"), message="a Job looks again")
+        assert not is_finished(again.jobs()[0])
+        again.edit({"model": {"revision": COMMIT[::-1]}})
+        again.wait("Ready", "False", "Preloading")
+        assert again.says("CacheReady", "False", "Preloading")
+        assert HOLDS_ANNOTATION not in said_of_claim(again)
 
 
 def test_a_gated_model_is_said_and_tried_anew_when_the_job_is_deleted(create: Create, kubectl: Kubectl) -> None:

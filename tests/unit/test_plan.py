@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,59 @@ def test_a_cache_belongs_to_its_resource_only_if_it_is_to_go_with_it() -> None:
     assert "ownerReferences" not in manifest("PersistentVolumeClaim")["metadata"]
     owned = manifest("PersistentVolumeClaim", cache={"reclaimPolicy": "Delete"})["metadata"]
     assert [owner["controller"] for owner in owned["ownerReferences"]] == [True]
+
+
+COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
+PINNED = {"source": "hf://Qwen/Qwen3-8B", "revision": COMMIT, "maxLength": 16384}
+HOLDS = "vllm-operator.dev/holds"
+BRANCH = {**PINNED, "revision": "main"}
+ADAPTER = {"lora": {"adapters": [{"name": "sql", "source": "hf://acme/sql"}]}}
+
+
+def holds(commit: str = "", claim: LiveClaim | None = None, **fields: Any) -> tuple[str | None, bool]:  # noqa: ANN401
+    """What the claim says that it holds, and whether servers rely on it."""
+    facts = Facts(offers=fleet_offers(), claim=claim, commit=commit)
+    plan = accepted(spec_of(**{"model": PINNED, **fields}), facts)
+    found = manifests_of(plan).get("PersistentVolumeClaim", {}).get("metadata", {}).get("annotations", {}).get(HOLDS)
+    return found, plan.held
+
+
+def test_a_claim_says_what_it_holds_once_that_was_brought_and_its_next_resource_relies_on_it() -> None:
+    assert holds() == (None, False)
+    digest, held = holds(commit=COMMIT)
+    assert digest == accepted(spec_of(model=PINNED)).model_digest
+    assert held
+    filled = replace(BOUND, holds=digest)
+    assert holds(claim=filled) == (digest, True), "nobody remembers who filled it"
+    assert holds(claim=filled, model={**PINNED, "revision": COMMIT[::-1]}) == (None, False)
+    assert holds(claim=filled, model={**PINNED, "files": {"exclude": ["*.bin"]}}) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": BRANCH},
+        {"engine": ADAPTER},
+        {"cache": {"reclaimPolicy": "Delete"}},
+        {"cache": {"claimName": "models"}},
+        {"cache": {"preload": False}},
+        {"cache": {"ephemeral": True}},
+    ],
+    ids=["branch", "adapter", "goes with its resource", "a user's claim", "no preload", "no claim"],
+)
+def test_a_claim_says_nothing_of_what_may_change_or_of_what_could_not_be_looked_at_again(
+    fields: dict[str, Any],
+) -> None:
+    digest = accepted(spec_of(**{"model": PINNED, **fields})).model_digest
+    assert holds(commit=COMMIT, claim=replace(BOUND, holds=digest), **fields) == (None, False)
+
+
+@pytest.mark.parametrize("asked", ["ReadWriteOnce", "ReadWriteMany"])
+def test_a_claim_of_one_node_says_nothing_whatever_is_asked_for(asked: str) -> None:
+    cache = {"accessMode": asked}
+    digest = accepted(spec_of(model=PINNED, cache=cache)).model_digest
+    live = replace(BOUND, access_mode="ReadWriteOnce", holds=digest)
+    assert holds(commit=COMMIT, claim=live, cache=cache) == (None, False)
 
 
 def preload_of(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a spec

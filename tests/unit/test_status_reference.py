@@ -30,7 +30,7 @@ OTHER_WORDS = frozenset({
     "Author", "LeaseStore", "PUT", "TCP",
     "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
-    "OnRootMismatch", "Percent", "Range", "ReadWriteOnce", "RuntimeDefault", "Waiting",
+    "OnRootMismatch", "Percent", "Range", "ReadWriteMany", "ReadWriteOnce", "Retain", "RuntimeDefault", "Waiting",
 })  # fmt: skip
 ARCHITECTURE = ("ForCausalLM", "ForConditionalGeneration")  # names of models' classes
 # Said by Kubernetes and handed on; the text shows them as examples.

@@ -12,10 +12,11 @@ from vllm_operator.api.quantity import in_gib, to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.pod import HUB_MOUNT
 from vllm_operator.engine.source import parse_source
-from vllm_operator.naming import child_name, digest
+from vllm_operator.naming import HOLDS_ANNOTATION, child_name, digest
 from vllm_operator.plan import loader
 from vllm_operator.plan.fetching import Errand, Step, job, patterns
-from vllm_operator.plan.types import Child, Defaults, LiveClaim
+from vllm_operator.plan.types import Child, Defaults, Facts, LiveClaim
+from vllm_operator.report import is_commit
 
 COMPONENT = "preload"
 MODEL_STEP = "model"  # the container that downloads the model itself, after adapters and a draft model
@@ -88,8 +89,8 @@ def storage(spec: Spec, weights_gib: float | None, live: LiveClaim | None) -> St
     )
 
 
-def claim(spec: Spec, name: str, chosen: Storage) -> Child:
-    """The claim; a retained one carries no owner and so outlives the resource."""
+def claim(spec: Spec, name: str, chosen: Storage, holds: str) -> Child:
+    """The claim; a retained one carries no owner and so outlives the resource, with what it says that it holds."""
     return Child(
         kinds.CLAIM,
         child_name(name, "-cache"),
@@ -97,6 +98,7 @@ def claim(spec: Spec, name: str, chosen: Storage) -> Child:
         {"size": chosen.size, "storage_class": chosen.storage_class, "access_mode": chosen.access_mode},
         component="cache",
         owned=spec.cache.reclaim_policy == "Delete",
+        annotations={HOLDS_ANNOTATION: holds} if holds else None,
     )
 
 
@@ -124,6 +126,22 @@ def model_digest(spec: Spec) -> str:
     if not preloads(spec):
         return digest([spec.model.source, spec.model.revision])
     return digest([asdict(one) for one in downloads(spec)])
+
+
+def held(spec: Spec, facts: Facts) -> str:
+    """The digest of all that servers need, if a claim of ours was seen to be filled with it and still must be."""
+    what = model_digest(spec)
+    was_filled = facts.claim is not None and facts.claim.holds == what
+    return what if _lasts(spec, facts.claim) and (was_filled or facts.commit == spec.model.revision) else ""
+
+
+def _lasts(spec: Spec, live: LiveClaim | None) -> bool:
+    """Whether what a Job brought cannot move, and another may look at it beside servers, on whatever node."""
+    cache = spec.cache
+    stays = preloads(spec) and cache.reclaim_policy == "Retain" and not cache.claim_name
+    of_any_node = (live.access_mode if live else cache.access_mode) == "ReadWriteMany"
+    # Adapters and draft models follow their branch.
+    return stays and of_any_node and is_commit(spec.model.revision) and len(downloads(spec)) == 1
 
 
 def preload(spec: Spec, name: str, defaults: Defaults, placement: Mapping[str, Any]) -> Child:

@@ -35,6 +35,7 @@ class LiveClaim:
     access_mode: str
     bound: bool
     owns_class: bool = False  # whether the operator itself set the class, and not the cluster's default
+    holds: str = ""  # digest of the files that it is known to hold, as `cache.held` says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +152,6 @@ class Plan:
     warnings: tuple[Warn, ...] = ()
     storage_problem: str = ""  # a change of the claim that Kubernetes does not allow
     model_digest: str = ""
+    held: bool = False  # the cache is known to hold the files: servers need not wait for the Job that looks again
     weights_gib: float | None = None
     handover_replicas: int | None = None  # hold this many under another manager before letting go of them

@@ -92,7 +92,7 @@ def _cache_ready(seen: Observation) -> Finding | None:
         return _no(kind, "StorageChangeBlocked", seen.plan.storage_problem)
     if not preloads(spec):
         return _yes(kind, "NoPreload", "the first server downloads the model")
-    if seen.preload.complete:
+    if seen.preload.complete or seen.plan.held:
         return _yes(kind, "Preloaded", "the model is in the cache")
     return _no(kind, *_preload_progress(seen))
 

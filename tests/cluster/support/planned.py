@@ -13,6 +13,7 @@ from vllm_operator.api.parse import parse
 from vllm_operator.inventory import Inventory
 from vllm_operator.keeping import recorded
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR, controller_of, resource_of
+from vllm_operator.observed import live_claim, reduce
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.types import Defaults, Facts
 from vllm_operator.render import render
@@ -28,7 +29,10 @@ def planned(service: Service) -> list[Manifest]:
     for node in service.api.list(kinds.NODE):
         inventory.see(node)
     previous = (body.get("status") or {}).get("sizing", {}).get("gpu", "")
-    plan = make_plan(parse(body), Defaults(), Facts(offers=inventory.offers(), previous_product=previous))
+    claim = service.child(kinds.CLAIM, "-cache")
+    limit = live_claim(reduce(claim)) if claim else None
+    facts = Facts(offers=inventory.offers(), claim=limit, previous_product=previous)
+    plan = make_plan(parse(body), Defaults(), facts)
     assert plan.refusal is None, plan.refusal
     return [recorded(manifest) for manifest in render(plan)]
 
