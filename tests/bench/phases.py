@@ -26,6 +26,8 @@ _FLIPS_PER_SECOND = 10
 _AFTERWARDS_SECONDS = 5.0  # more than the last change takes
 _ALONE = 7
 _LOOK_SECONDS = 0.01
+# Of 5,000 claims at once the control plane itself ended up binding 26 a minute, on two cores.
+_WAVE = 1000
 _EPHEMERAL = {"cache": {"ephemeral": True}}
 
 
@@ -48,9 +50,12 @@ async def floor(scene: Scene, count: int) -> float:
 
 
 async def converge(scene: Scene, count: int) -> tuple[float, list[Figure]]:
-    """All resources created as fast as the API server takes them, until all are Ready: seconds, and what it cost."""
+    """Resources created as fast as the API server takes them, until all are Ready: seconds, and what it cost."""
     mark, started = scene.local.audit_mark(), time.monotonic()
-    await bare.each([resource(index) for index in range(count)], scene.apply)
+    for first in range(0, count, _WAVE):
+        there = min(first + _WAVE, count)
+        await bare.each([resource(index) for index in range(first, there)], scene.apply)
+        await scene.until_counted(there, phase="Ready")
     await scene.until_ready(count)
     seconds = time.monotonic() - started
     requests = Counter(f"{one.verb} {one.resource}" for one in scene.requests(mark))
