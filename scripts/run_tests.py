@@ -38,7 +38,7 @@ _APART = (
 )
 _NOT_APART = tuple(f"--ignore={path}" for path in _APART)
 SHOWN = Part("cluster", ("tests/cluster",), ("-m", f"{_SHORT} and not arena", *_NOT_APART))
-# Tests that break a control plane have one of their own.
+# Tests that break a control plane, or install the operator, have one of their own.
 ARENA = Part("arena", ("tests/cluster",), ("-m", f"{_SHORT} and arena"))
 NODE = Part("node", ("tests/node",), ("-m", _SHORT, *_NOT_APART))
 BESIDE = (NODE, ARENA, Part("process", ("tests/process", *_APART)))

@@ -256,18 +256,28 @@ def compiled(stage: Stage, folder: Path, runs: int, revision: str) -> int:
 
 
 def _verdict(rounds: Sequence[Round]) -> int:
-    """Say the medians; 1 when a goal is missed. Ratios are of one round, because a shared machine changes its pace."""
+    """Say the least and the median of each; 1 when a goal is missed.
+
+    The least counts: what others do on the machine, of which no start is free, adds to some and takes from none.
+    """
     counted = rounds[1:]
-    bare_seconds = statistics.median(one.theirs.seconds for one in counted)
-    print(f"bare vllm serve to first token: {bare_seconds:.1f} s (median of {len(counted)})")
+    theirs = [one.theirs.seconds for one in counted]
+    print(f"bare vllm serve to first token: {_in_words(theirs)} of {len(counted)}")
     worst = 0.0
-    for name, starts in (("new", [one.ours for one in counted]), ("woken", [one.woken for one in counted])):
-        seconds = statistics.median(one.seconds for one in starts)
-        pairs = zip(starts, counted, strict=True)
-        ratio = statistics.median(one.seconds / beside.theirs.seconds for one, beside in pairs)
+    for name, ours in (
+        ("new", [one.ours.seconds for one in counted]),
+        ("woken", [one.woken.seconds for one in counted]),
+    ):
+        ratio = min(ours) / min(theirs)
         worst = max(worst, ratio)
-        print(f"kubectl apply to first token, {name}: {seconds:.1f} s, ratio {ratio:.2f} (goal: at most {GOAL})")
+        medians = statistics.median(ours) / statistics.median(theirs)
+        print(f"kubectl apply to first token, {name}: {_in_words(ours)}")
+        print(f"  ratio of the least {ratio:.2f} (goal: at most {GOAL}), of the medians {medians:.2f}")
     return int(worst > GOAL)
+
+
+def _in_words(seconds: Sequence[float]) -> str:
+    return f"least {min(seconds):.1f} s, median {statistics.median(seconds):.1f} s"
 
 
 def main() -> int:

@@ -32,13 +32,13 @@ _FAILED = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the marks of these tests mean."""
     config.addinivalue_line("markers", "runs_last: looks back on the whole run")
-    config.addinivalue_line("markers", "arena: breaks a control plane of its own; set for all that ask for one")
+    config.addinivalue_line("markers", "arena: has a control plane of its own; set for all that ask for one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks back comes last, and what needs an arena is marked so; the order is otherwise left as it is."""
+    """What looks back comes last, what has its own control plane is marked; the order is otherwise left as it is."""
     for item in items:
-        if "arena" in getattr(item, "fixturenames", ()):
+        if {"arena", "fresh"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("arena")
     items.sort(key=lambda item: item.get_closest_marker("runs_last") is not None)
 

@@ -76,6 +76,12 @@ def test_a_claim_that_holds_the_model_keeps_its_next_resource_from_waiting(creat
         assert again.says("CacheReady", "False", "Preloading")
         assert HOLDS_ANNOTATION not in said_of_claim(again)
 
+    def released() -> bool:  # pods of later Jobs, too: what held those before may outlast its removal by a moment
+        again.release_pods("preload")
+        return again.says("Ready", "True", "Available")
+
+    wait_for(released, 60, "the other commit is served")
+
 
 def test_a_gated_model_is_said_and_tried_anew_when_the_job_is_deleted(create: Create, kubectl: Kubectl) -> None:
     gated = Failed(Reason.GATED, "acme/private is gated: accept its licence")
