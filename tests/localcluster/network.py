@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
 
 from localcluster.errors import LocalClusterError
 
@@ -55,14 +56,18 @@ class Network:
 
 
 def free_slot(taken: Container[int]) -> int:
-    """Return a slot that is not `taken` and whose block this machine has no route into.
+    """Return a slot that is not `taken`, whose block this machine has no route into, and whose link is not there.
+
+    The link of a node that ends may outlast its routes by a moment.
 
     Raises:
         LocalClusterError: there is none.
     """
     routes = [network for network in _routes() if network.prefixlen]
     for slot in range(_BLOCKS):
-        if slot not in taken and not any(route.overlaps(Network(slot).block) for route in routes):
+        network = Network(slot)
+        there = Path("/sys/class/net", network.link).exists()
+        if slot not in taken and not there and not any(route.overlaps(network.block) for route in routes):
             return slot
     raise LocalClusterError(
         f"no free address block between 10.{_FIRST_BLOCK}.0.0 and 10.{_FIRST_BLOCK + _BLOCKS - 1}.0.0; "

@@ -17,6 +17,7 @@ from localcluster import state
 from localcluster.access import ClusterAccess
 from localcluster.cluster import Cluster
 from localcluster.kubectl import Kubectl
+from localcluster.network import Network, free_slot
 from localcluster.nodeconfig import NODE_NAME
 from localcluster.wait import wait_for
 from node.support import workloads
@@ -214,6 +215,18 @@ cluster = Cluster.start(sys.argv[1], bound=True, real_node=True)
 print(cluster.node.network.link, flush=True)
 time.sleep(600)
 """
+
+
+def test_a_link_that_outlasts_its_routes_is_not_taken_again() -> None:
+    # Higher than any that another cluster of this machine comes to.
+    lower = set(range(35))
+    slot = free_slot(lower)
+    link = Network(slot).link
+    subprocess.run(["ip", "link", "add", link, "type", "veth", "peer", "name", f"{link}-peer"], check=True)
+    try:
+        assert free_slot(lower) != slot
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=True)
 
 
 def test_a_killed_owner_leaves_nothing_behind(cluster: ClusterAccess) -> None:
