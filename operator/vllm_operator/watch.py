@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,22 +178,21 @@ def _session(known: Connection, pace: _Pace) -> ClientSession:
 
 def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    pace = _Pace(cluster, scope.nodes + len((RESOURCE, POD, *scope.children)) * len(scope.places), listener.all_listed)
+    watched: dict[Kind, _See] = {RESOURCE: listener.resource_seen}
+    if scope.nodes:
+        watched[NODE] = listener.node_seen
+    watched[POD] = listener.pod_seen
+    watched |= {kind: partial(listener.child_seen, kind) for kind in scope.children}
+    watches = sum(len(scope.places) if kind.namespaced else 1 for kind in watched)
+    pace = _Pace(cluster, watches, listener.all_listed)
 
     @kopf.on.login(registry=registry)
     async def login(**_: object) -> kopf.AiohttpSession:
         known = await cluster.connection()
         return kopf.AiohttpSession(server=known.server, aiohttp_session=_session(known, pace))
 
-    def child_seen(kind: Kind) -> _See:
-        return lambda event, body: listener.child_seen(kind, event, body)
-
-    _on_event(registry, RESOURCE, listener.resource_seen)
-    if scope.nodes:
-        _on_event(registry, NODE, listener.node_seen)
-    _on_event(registry, POD, listener.pod_seen)
-    for kind in scope.children:
-        _on_event(registry, kind, child_seen(kind))
+    for kind, see in watched.items():
+        _on_event(registry, kind, see)
     return registry
 
 

@@ -186,8 +186,8 @@ def beside(arguments: Sequence[str], folder: Path, home: Path) -> Start:
     clock, read = time.monotonic(), _paged_in()
     with bare(bare_arguments(arguments, folder, port), home):
         _first_token(f"http://127.0.0.1:{port}")
-        seconds = time.monotonic() - clock
-        return Start({"first token": seconds}, _engine_seconds((home / _LOG).read_text()), _paged_in() - read)
+        seconds, read = time.monotonic() - clock, _paged_in() - read
+        return Start({"first token": seconds}, _engine_seconds((home / _LOG).read_text()), read)
 
 
 def with_compiler(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_a_claim_that_holds_the_model_keeps_its_next_resource_from_waiting(creat
         first = create("web", CACHED).wait_ready()
     wait_for(lambda: HOLDS_ANNOTATION in said_of_claim(first), message="the claim says what it holds")
     first.delete()
-    wait_for(lambda: [one["kind"] for one in first.children()] == ["PersistentVolumeClaim"], message="only it is left")
+    first.await_left("PersistentVolumeClaim")
     with pods.annotate(kubectl, "held", {HOLD: "true"}, of("preload")):
         again = create("web", CACHED).wait_ready()
         assert again.says("CacheReady", "True", "Preloaded")
@@ -76,11 +76,7 @@ def test_a_claim_that_holds_the_model_keeps_its_next_resource_from_waiting(creat
         assert again.says("CacheReady", "False", "Preloading")
         assert HOLDS_ANNOTATION not in said_of_claim(again)
 
-    def released() -> bool:  # pods of later Jobs, too: what held those before may outlast its removal by a moment
-        again.release_pods("preload")
-        return again.says("Ready", "True", "Available")
-
-    wait_for(released, 60, "the other commit is served")
+    again.release_until_ready()
 
 
 def test_a_gated_model_is_said_and_tried_anew_when_the_job_is_deleted(create: Create, kubectl: Kubectl) -> None:

@@ -36,27 +36,8 @@ def _held_preload(kubectl: Kubectl, namespace: str) -> Iterator[None]:
         yield
 
 
-def _release_until_ready(service: Service) -> None:
-    """Release pods of new Jobs, too: what held those before may outlast its removal by a moment."""
-
-    def released() -> bool:
-        service.release_pods("preload")
-        return service.says("Ready", "True", "Available")
-
-    wait_for(released, END_SECONDS, f"{service} is Ready")
-
-
 def _await_preload_pod(service: Service) -> None:
     wait_for(lambda: service.pods("preload"), message="a pod of the preload Job")
-
-
-def _await_left(service: Service, *left: str) -> None:
-    """Wait until of a deleted resource nothing exists but the kinds named."""
-    wait_for(
-        lambda: service.gone and [one["kind"] for one in service.children()] == list(left),
-        END_SECONDS,
-        f"{service}: nothing but {left or 'nothing'} is left",
-    )
 
 
 def _complaints(operator: OperatorProcess, mark: int, namespace: str) -> list[str]:
@@ -174,7 +155,7 @@ def test_failed_download_is_said_and_a_new_job_heals_it(create: Create, kubectl:
     assert service.child(kinds.DEPLOYMENT) is None
     wait_for(lambda: service.events("PreloadFailed"), message="an Event")
     service.api.delete(kinds.JOB, namespace, name)
-    _release_until_ready(service)
+    service.release_until_ready()
     assert service.says("Stalled", "False")
 
 
@@ -207,7 +188,7 @@ def test_pause_during_a_download_frees_what_runs(create: Create, kubectl: Kubect
         service.wait_ready(reason="Suspended")
     wait_for(lambda: service.pods() == [], message="no pods")
     service.edit({"suspend": False})
-    _release_until_ready(service)
+    service.release_until_ready()
     assert service.says("CacheReady", "True", "Preloaded")
 
 
@@ -218,7 +199,7 @@ def test_pause_during_a_download_frees_what_runs(create: Create, kubectl: Kubect
 def test_deleted_resource_leaves_nothing_but_its_claim(policy: str, create: Create) -> None:
     service = create("web", CACHED, {"autoscaling": {"maxReplicas": 2}}).wait_ready()
     service.delete(policy)
-    _await_left(service, "PersistentVolumeClaim")
+    service.await_left("PersistentVolumeClaim")
     wait_for(lambda: service.pods() == [], message="no pods")
 
 
@@ -253,7 +234,7 @@ def test_deletion_needs_no_operator(create: Create, operator: OperatorProcess) -
     assert service.body["metadata"].get("finalizers") is None
     assert operator.stop() == 0
     service.delete()
-    _await_left(service)
+    service.await_left()
     mark = operator.mark()
     operator.start()
     operator.wait_ready()

@@ -87,12 +87,12 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
     digest = cache.model_digest(spec)
     chosen = cache.storage(spec, weights, facts.claim)
     own_claim = cache.has_cache(spec) and not spec.cache.claim_name
-    held = cache.held(spec, facts)
+    held = cache.is_held(spec, digest, facts)
     children: list[Child] = [network.service_account(name)]
     if plan.inspection and not plan.inspection.recorded:
         children.append(inspection.inspect_job(spec, name, defaults))
     if own_claim:
-        children.append(cache.claim(spec, name, chosen, held))
+        children.append(cache.claim(spec, name, chosen, digest if held else ""))
     children += network.network_policies(spec, name)
     if cache.preloads(spec):
         children.append(cache.preload(spec, name, defaults, workload.placement(spec, sizing)))
@@ -110,7 +110,7 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         warnings=(*plan.warnings, *_warnings(spec, sizing, plan.inspection), *_guess(spec, sizing, facts)),
         storage_problem=chosen.problem if own_claim else "",
         model_digest=digest,
-        held=bool(held),
+        held=held,
         weights_gib=weights,
         handover_replicas=workload.handover(spec, facts.workload),
     )

@@ -128,11 +128,10 @@ def model_digest(spec: Spec) -> str:
     return digest([asdict(one) for one in downloads(spec)])
 
 
-def held(spec: Spec, facts: Facts) -> str:
-    """The digest of all that servers need, if a claim of ours was seen to be filled with it and still must be."""
-    what = model_digest(spec)
+def is_held(spec: Spec, what: str, facts: Facts) -> bool:
+    """Whether a claim of ours was seen to be filled with `what` servers need, by its digest, and still must be."""
     was_filled = facts.claim is not None and facts.claim.holds == what
-    return what if _lasts(spec, facts.claim) and (was_filled or facts.commit == spec.model.revision) else ""
+    return (was_filled or facts.commit == spec.model.revision) and _lasts(spec, facts.claim)
 
 
 def _lasts(spec: Spec, live: LiveClaim | None) -> bool:

@@ -35,7 +35,7 @@ class LiveClaim:
     access_mode: str
     bound: bool
     owns_class: bool = False  # whether the operator itself set the class, and not the cluster's default
-    holds: str = ""  # digest of the files that it is known to hold, as `cache.held` says it
+    holds: str = ""  # digest of the files that it is known to hold, as `cache.model_digest` says it
 
 
 @dataclass(frozen=True, slots=True)

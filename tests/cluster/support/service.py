@@ -187,6 +187,23 @@ class Service:
                 if error.code != HTTPStatus.NOT_FOUND:
                     raise
 
+    def release_until_ready(self) -> None:
+        """Release pods of new preload Jobs, too: what held those before may outlast its removal by a moment."""
+
+        def released() -> bool:
+            self.release_pods("preload")
+            return self.says("Ready", "True", "Available")
+
+        wait_for(released, CONVERGE_SECONDS, f"{self} is Ready")
+
+    def await_left(self, *left: str) -> None:
+        """Wait until of a deleted resource nothing exists but the kinds named."""
+        wait_for(
+            lambda: self.gone and [one["kind"] for one in self.children()] == list(left),
+            CONVERGE_SECONDS,
+            f"{self}: nothing but {left or 'nothing'} is left",
+        )
+
 
 def ready_pods(pods: list[Manifest]) -> list[Manifest]:
     """Return those pods that are Ready."""
