@@ -8,7 +8,7 @@ what is rendered from a spec is valid too.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -29,6 +29,31 @@ _POD_TEMPLATES: tuple[Mapping[str, Any], ...] = (
     {"spec": {"tolerations": [{"key": "dedicated", "operator": "Exists"}], "hostAliases": None}},
     {"spec": {"containers": [{"name": "log", "image": "ghcr.io/acme/log:1.0"}]}},
 )
+# Something in every list that is merged, to be spoilt.
+_RICH_POD_TEMPLATE: Mapping[str, Any] = {
+    "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
+    "spec": {
+        "nodeSelector": {"zone": "a"},
+        "securityContext": {"runAsUser": 7, "$retainKeys": ["runAsUser"]},
+        "affinity": {"nodeAffinity": {"$patch": "replace"}},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["hub"]}],
+        "imagePullSecrets": [{"name": "pull"}, {"name": "other", "$patch": "delete"}],
+        "topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}],
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "volumes": [{"name": "ca", "secret": {"secretName": "ca"}}, {"$patch": "delete", "name": "shm"}],
+        "initContainers": [{"name": "first", "image": "ghcr.io/acme/first:1.0"}],
+        "containers": [
+            {
+                "name": "vllm",
+                "env": [{"name": "A", "value": "b"}, {"name": "HOME", "$patch": "delete"}],
+                "ports": [{"containerPort": 9000}],
+                "volumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+                "resources": {"limits": {"cpu": "2"}},
+            },
+            {"name": "vllm", "env": [{"name": "A", "value": "c"}]},
+        ],
+    },
+}
 _PEERS: tuple[Mapping[str, Any], ...] = (
     {"podSelector": {}},
     {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}},
@@ -279,6 +304,12 @@ def _without_clashing_names(spec: Spec) -> Spec:
     return spec
 
 
+def resource_names() -> st.SearchStrategy[str]:
+    """Names that the API server takes for a resource: DNS subdomains of up to 253 characters."""
+    long = st.lists(_object_names, min_size=4, max_size=8).map(lambda parts: ".".join(parts)[:253].rstrip("-."))
+    return st.one_of(_object_names, long)
+
+
 def valid_specs() -> st.SearchStrategy[Spec]:
     """Specs as a user writes them: every field is there at times, every rule holds."""
     return _anything().map(_reconciled)
@@ -287,6 +318,11 @@ def valid_specs() -> st.SearchStrategy[Spec]:
 _JUNK: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2.5, 100, 10**6, 10**12, "", "auto", "Off", "0.9", "x y", "é", "\n", "hf://a/b", "pvc://c",
     "A" * 600, [], {}, ["a"], [None], ["a", "a"], {"a": 1}, {"key": "x"}, {"name": "a"}, [{"name": "a"}],
+)  # fmt: skip
+# What only a strategic merge could make something of.
+_MISDIRECTIONS: tuple[Any, ...] = (
+    {"$patch": "merge"}, {"$patch": None}, {"$patch": "replace"}, {"$retainKeys": True}, [{"$patch": "delete"}],
+    [{"name": ["a"]}], [{"name": {}}], [{"name": "a"}, {"name": "a"}],
 )  # fmt: skip
 
 
@@ -305,11 +341,22 @@ def _with(value: Any, path: tuple[str | int, ...], new: object) -> Any:  # noqa:
     return changed
 
 
+def _spoilt(draw: st.DrawFn, value: Any, times: int, junk: Sequence[Any] = _JUNK) -> Any:  # noqa: ANN401 - as drawn
+    for _ in range(times):
+        if places := _places(value):
+            value = _with(value, draw(st.sampled_from(places)), draw(st.sampled_from(junk)))
+    return value
+
+
 @st.composite
 def spoilt_specs(draw: st.DrawFn) -> Spec:
     """Valid specs in which one or two values were replaced by something odd: most are invalid, some are not."""
-    spec: Spec = draw(valid_specs())
-    for _ in range(draw(st.integers(1, 2))):
-        if places := _places(spec):
-            spec = _with(spec, draw(st.sampled_from(places)), draw(st.sampled_from(_JUNK)))
+    spec: Spec = _spoilt(draw, draw(valid_specs()), draw(st.integers(1, 2)))
     return spec
+
+
+@st.composite
+def spoilt_pod_templates(draw: st.DrawFn) -> Mapping[str, Any]:
+    """Pod templates in which a few values were replaced by something odd, whatever the API server would say of it."""
+    template: Mapping[str, Any] = _spoilt(draw, _RICH_POD_TEMPLATE, draw(st.integers(1, 4)), (*_JUNK, *_MISDIRECTIONS))
+    return template

@@ -54,7 +54,7 @@ async def _live(port: int, illness: str) -> None:
     async with looking.serving(port, lambda: True, lambda: True):
         working = Workers(_Patient(illness), queue, 2, looking.ledger)
         queue.add(Key("team", "well"))
-        await asyncio.sleep(1.0)  # to be seen well
+        await asyncio.to_thread(sys.stdin.readline)  # until it was seen well
         queue.add(Key("team", "ill"))
         await asyncio.sleep(60)
         await working.drain(1)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from vllm_operator import kinds
+from vllm_operator.api.spec import Spec
+from vllm_operator.diagnose import earlier
 from vllm_operator.errors import Blocked, Conflict, Outdated, Transient
-from vllm_operator.jobs import Jobs, retry_in
+from vllm_operator.jobs import Jobs
 from vllm_operator.keeping import corrected, is_outdated, keep_template, may_keep, recorded
 from vllm_operator.kinds import Kind
 from vllm_operator.listener import Notes
 from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name, version_of
-from vllm_operator.observed import Live, Ref, claimed_by_others, live_workload, marked_key, may_go, reduce
+from vllm_operator.observed import Live, Ref, cache_claim, claimed_by_others, live_workload, marked_key, may_go, reduce
 from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
-from vllm_operator.plan.cache import preloads
+from vllm_operator.plan.cache import preloads, reads_the_same, users_claim
 from vllm_operator.plan.types import Child, Plan
 from vllm_operator.plan.workload import is_at_rest
 from vllm_operator.ports import Api, Meter, Object
 from vllm_operator.render import render_child
-from vllm_operator.status.observation import ChildError, preload_of
+from vllm_operator.status.observation import ChildError, Preload, preload_of, rollout_of
 
 # What exists of these limits what can be planned: kinds, and what their names have behind the resource's.
 _LIMITING: Mapping[Kind, str] = {kinds.CLAIM: "-cache", kinds.DEPLOYMENT: ""}
@@ -37,6 +38,7 @@ class Pass:
     plan: Plan
     confirmed: bool = False  # the resource that was planned from was read by this pass
     looks_first: bool = False  # before it makes a child: to ask to make one that exists would be a write
+    outdated: bool = False  # the preload Job has filled a claim that is no more
     preloaded: bool = False  # the cache held what servers need when it was planned
     writes: int = 0
     withheld: bool = False
@@ -44,7 +46,7 @@ class Pass:
     barred: bool = False  # what pods stand on belongs to somebody else, or cannot be made
     errors: list[ChildError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    failure: Transient | None = None
+    failure: tuple[str, Transient] | None = None  # the first request that failed: for which child, and how
     requeue_after: float | None = None
     progress: str = ""  # of the download
 
@@ -64,8 +66,10 @@ class Children:
 
         A preload that ends during it is for the next one, whose plan knows the commit that was brought.
         """
-        done, outcome = Pass(key, plan, confirmed, looks_first), self._notes.outcome(key, plan.model_digest)
-        done.preloaded = plan.held or preload_of(self.body(done, kinds.JOB, PRELOAD), outcome).complete
+        done = Pass(key, plan, confirmed, looks_first)
+        job = self._live(done, kinds.JOB, PRELOAD)
+        done.outdated = job is not None and self._jobs.is_outdated(key, plan.resource.spec, job.body)
+        done.preloaded = plan.held or self.preload(done).complete
         return done
 
     async def know(self, key: Key, ref: Ref) -> Live | None:
@@ -84,12 +88,31 @@ class Children:
         refs = ((kind, key.namespace, child_name(key.name, suffix)) for kind, suffix in _LIMITING.items())
         await asyncio.gather(*(self.know(key, ref) for ref in refs))
 
-    def body(self, done: Pass, kind: Kind, component: str = "") -> Mapping[str, Any] | None:
+    async def know_mounted(self, key: Key, spec: Spec) -> None:
+        """Access modes of a user's own claim, which limit rollouts and never change; asked for until it is there."""
+        name = users_claim(spec)
+        if not name or (key.namespace, name) in self._notes.modes:
+            return
+        if body := await self._cluster.get(kinds.CLAIM, key.namespace, name):
+            self._notes.modes[key.namespace, name] = tuple(body["spec"]["accessModes"])
+
+    def preload(self, done: Pass) -> Preload:
+        """Where the planned preload Job stands. Pods of other Jobs tell nothing of it, whatever they brought."""
+        live = self._live(done, kinds.JOB, PRELOAD)
+        if live is None or done.outdated:
+            return Preload()
+        return preload_of(live.body, self._notes.outcome(done.key, live.uid), done.progress)
+
+    def body(self, done: Pass, kind: Kind) -> Mapping[str, Any] | None:
+        """The live child of a kind of which the plan holds at most one."""
+        live = self._live(done, kind)
+        return live.body if live else None
+
+    def _live(self, done: Pass, kind: Kind, component: str = "") -> Live | None:
         """The live child of a kind, or of a component, of which the plan holds at most one."""
         found = (child for child in done.plan.children if child.kind is kind)
         name = next((child.name for child in found if component in ("", child.component)), None)
-        live = self._notes.observed.get((kind, done.key.namespace, name)) if name else None
-        return live.body if live else None
+        return self._notes.observed.get((kind, done.key.namespace, name)) if name else None
 
     async def apply_all(self, done: Pass) -> None:
         """Apply every child; one that fails does not keep the others waiting, but for pods without their ground."""
@@ -101,7 +124,7 @@ class Children:
             except Blocked as error:
                 self._note_blocked(done, child, error)
             except Transient as error:
-                done.failure = done.failure or error
+                done.failure = done.failure or (f"{child.kind} {child.name}", error)
 
     async def _apply_child(self, done: Pass, child: Child) -> None:
         """Make one child what the plan says. One that nothing is known of is made only if there is none."""
@@ -184,12 +207,17 @@ class Children:
         return body
 
     async def _tries_anew(self, done: Pass, child: Child, live: Live | None) -> bool:
-        """Let a failed Job go after a while, so that the next pass makes another; true when it went."""
-        left = retry_in(live, datetime.now(UTC)) if live and child.kind is kinds.JOB else None
-        if live is None or left is None:
+        """Let a Job that did not do its work go after a while, so that the next pass makes another; true when it went.
+
+        One whose claim is no more goes at once.
+        """
+        if live is None or child.kind is not kinds.JOB:
+            return False
+        left = 0.0 if done.outdated and child.component == PRELOAD else self._jobs.retry_in(done.key, child, live)
+        if left is None:
             return False
         if left > 0:
-            done.requeue_after = left
+            done.requeue_after = earlier(done.requeue_after, left)
             return False
         await self._remove(done, (child.kind, done.key.namespace, child.name), live)
         return True
@@ -219,7 +247,7 @@ class Children:
             done.barred |= child.kind in kinds.UNDER_PODS and (error.reason == "NameConflict" or not exists)
 
     def _is_withheld(self, done: Pass, live: Live | None) -> bool:
-        """Servers that need other files than the ones that run wait until the cache holds them.
+        """Servers that need other files than the ones that run, or another claim, wait until that holds them.
 
         A Deployment without replicas waits for nothing, and one that is woken runs nothing yet.
         """
@@ -227,7 +255,7 @@ class Children:
         if not preloads(spec) or is_at_rest(spec) or done.preloaded:
             return False
         running = live_workload(live) if live else None
-        return running is None or running.replicas == 0 or running.model_digest != done.plan.model_digest
+        return running is None or running.replicas == 0 or not reads_the_same(spec, done.key.name, running)
 
     async def _hand_over(self, done: Pass, child: Child) -> None:
         """Park the replicas under a second manager, so that leaving them out of ours does not reset them to 1."""
@@ -252,10 +280,17 @@ class Children:
             live = observed.get(ref)
             if ref in planned or live is None or not may_go(live, ref[0], done.plan.resource.uid):
                 continue
+            if ref[0] is kinds.CLAIM and self._may_be_mounted(key, ref[2]):
+                continue
             try:
                 await self._remove(done, ref, live)
             except Blocked as error:
                 done.errors.append(ChildError(f"{ref[0]} {ref[2]}", error.reason, str(error)))
+
+    def _may_be_mounted(self, key: Key, claim: str) -> bool:
+        """Whether servers may still need a claim: until all of them have moved to another one."""
+        servers = self._notes.observed.get((kinds.DEPLOYMENT, key.namespace, child_name(key.name)))
+        return not servers or cache_claim(servers.body) == claim or not rollout_of(servers.body).complete
 
     async def _remove(self, done: Pass, ref: Ref, live: Live) -> None:
         await self._confirm(done)

@@ -7,12 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from vllm_operator.errors import UsageError
 from vllm_operator.plan.types import Defaults
-from vllm_operator.sizing.tables import EMPTY, Tables, load_tables
+from vllm_operator.sizing.tables import EMPTY, read_tables
 from vllm_operator.sources import Scalar, is_service_link, read_file, strangers
 
 PREFIX = "VLLM_OPERATOR_"
@@ -103,7 +102,7 @@ class OperatorConfig:
     resync_seconds: float = _number(600.0, "seconds between two looks at everything, +-20 %%", 10, 86400)
     log_level: str = _one_of("info", "least severe level that is logged", LOG_LEVELS)
     log_format: str = _one_of("json", "one JSON object per line, or text for people", LOG_FORMATS)
-    health_port: int = _number(8080, "port of /healthz and /readyz; 0 turns them off", 0, 65535)
+    health_port: int = _number(8080, "port of /healthz, /readyz and /metrics; 0 turns them off", 0, 65535)
     kubeconfig: str | None = _name("kubeconfig file (default: $KUBECONFIG, the pod's service account, ~/.kube/config)")
     context: str | None = _name("context within the kubeconfig (default: its current one)")
     tables: str | None = _name("YAML file with further GPUs and models, such as a mounted ConfigMap")
@@ -129,18 +128,9 @@ class OperatorConfig:
             engine_image=self.engine_image,
             cpu_image=self.cpu_image,
             fetch_image=self.fetch_image,
-            tables=self._tables(),
+            tables=read_tables(self.tables) if self.tables else EMPTY,
             renew_pods=self.renew_pods,
         )
-
-    def _tables(self) -> Tables:
-        """The rows of the tables' file; UsageError when it cannot be read. Wrong rows are listed in `bad`."""
-        if self.tables is None:
-            return EMPTY
-        try:
-            return load_tables(Path(self.tables).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--tables={self.tables!r} cannot be read: {error}.") from error
 
 
 def _settings() -> dict[str, _Setting]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -50,11 +50,21 @@ class Notes:
         self.resources = Resources()
         self.planned: set[Key] = set()  # resources that were planned before, with all that exists of them
         self.taken: dict[Key, set[Ref]] = {}  # names of children that somebody else's objects bear
+        self.modes: dict[tuple[str, str], tuple[str, ...]] = {}  # access modes of users' claims (namespace, name)
+        self._failures: dict[Key, int] = {}  # passes in a row in which a request for a child failed
         self._pages: dict[Key, str] = {}  # of metrics, until a pass takes them
         self._addresses: dict[Key, tuple[str, str]] = {}  # of a server that is ready: pod and IP
         self._loading: dict[Key, str] = {}  # the pod that downloads the model
-        self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod
+        self._outcomes: dict[Key, dict[str, Outcome]] = {}  # by pod; by Job where all are gone
         self._refusals: dict[Key, tuple[str, PodTrouble | None]] = {}  # of a Job that gets no pod: its uid, and why
+
+    def count_failure(self, key: Key, *, failed: bool) -> int:
+        """Take note of whether requests for children failed in a pass; in how many in a row they did."""
+        if not failed:
+            self._failures.pop(key, None)
+            return 0
+        self._failures[key] = self._failures.get(key, 0) + 1
+        return self._failures[key]
 
     def trouble(self, key: Key, component: str) -> PodTrouble | None:
         """Why pods of a component do not serve."""
@@ -98,9 +108,9 @@ class Notes:
         elif self._loading.get(key) == pod:
             del self._loading[key]
 
-    def outcome(self, key: Key, what: str) -> Outcome | None:
-        """How the Job for a digest ended: a success if there was one, else the latest attempt."""
-        found = [one for one in self._outcomes.get(key, {}).values() if one.digest == what]
+    def outcome(self, key: Key, *jobs: str) -> Outcome | None:
+        """How pods of Jobs, given by their uids, ended: a success if there was one, else the latest attempt."""
+        found = [one for one in self._outcomes.get(key, {}).values() if one.job in jobs]
         return max(found, key=lambda one: (one.succeeded, one.created), default=None)
 
     def see_outcome(self, key: Key, pod: str, outcome: Outcome | None) -> bool:
@@ -113,6 +123,24 @@ class Notes:
         else:
             known.pop(pod, None)
         return True
+
+    def all_pods(self) -> set[tuple[str, str]]:
+        """Namespace and name of every pod that something is known of."""
+        return self.pods.all() | {(key.namespace, pod) for key, pod in self._told()}
+
+    def drop_pods(self, gone: Collection[tuple[str, str]]) -> None:
+        """Forget pods (namespace, name) whose deletion the watch missed."""
+        self.pods.drop(gone)
+        for key, pod in self._told():
+            if (key.namespace, pod) in gone:
+                self.see_address(key, pod, "")
+                self.see_loading(key, pod, loads=False)
+                self.see_outcome(key, pod, None)
+
+    def _told(self) -> set[tuple[Key, str]]:
+        """The pods that addresses, downloads and outcomes are of, with their resources."""
+        outcomes = {(key, pod) for key, pods in self._outcomes.items() for pod, one in pods.items() if not one.lost}
+        return outcomes | {(key, pod) for key, (pod, _) in self._addresses.items()} | set(self._loading.items())
 
     def refusal(self, key: Key, job: str) -> PodTrouble | None:
         """Why no pod could be made for the Job of that uid, when that was asked last."""
@@ -128,6 +156,7 @@ class Notes:
         self.resources.forget(key)
         self.planned.discard(key)
         self.taken.pop(key, None)
+        self._failures.pop(key, None)
         self._outcomes.pop(key, None)
         self._addresses.pop(key, None)
         self._loading.pop(key, None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_operator.api import API_VERSION, GROUP, KIND
+from vllm_operator.api.fields import is_subdomain
 
 FIELD_MANAGER = "vllm-operator"
 # Holds `spec.replicas` of a Deployment for a moment while its owner changes; see `plan.workload`.
@@ -37,6 +38,8 @@ TEMPLATE_ANNOTATION = f"{GROUP}/template"
 DRAINING_ANNOTATION = f"{GROUP}/connection-draining"
 # The container that serves, first of its pod; `podTemplate` lays over it by this name.
 SERVER_CONTAINER = "vllm"
+# The volume of servers and of the preload Job in which downloaded files lie.
+CACHE_VOLUME = "cache"
 # Set by the Job controller on the pods of a Job.
 JOB_LABEL = "batch.kubernetes.io/job-name"
 
@@ -113,9 +116,9 @@ def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def resource_of(metadata: Mapping[str, Any]) -> str | None:
-    """Name of the resource that an object of ours belongs to."""
-    name = (metadata.get("annotations") or {}).get(RESOURCE_ANNOTATION)
-    return str(name) if name else None
+    """Name of the resource that an object of ours belongs to; None for what can be no name, whoever wrote it there."""
+    name = str((metadata.get("annotations") or {}).get(RESOURCE_ANNOTATION) or "")
+    return name if is_subdomain(name) else None
 
 
 def version_of(metadata: Mapping[str, Any]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm_operator.kinds import CLAIM, Kind
 from vllm_operator.naming import (
+    CACHE_VOLUME,
     COMMIT_ANNOTATION,
     FIELD_MANAGER,
     HOLDS_ANNOTATION,
@@ -48,7 +49,7 @@ class Live:
 
     @property
     def body(self) -> Any:  # noqa: ANN401 - any JSON
-        """metadata.generation and annotations, spec and status, as far as the kind needs them; parsed each time."""
+        """A part of metadata, spec and status, as far as the kind needs them; parsed each time."""
         return json.loads(self.packed)
 
 
@@ -81,13 +82,25 @@ def _status(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template(template: Mapping[str, Any], held: Fields | None) -> dict[str, Any]:
-    """Our annotations, and the images that our own applies hold: one that somebody else set is none of our choice."""
+    """Our annotations, the claim of the cache, and the images that our own applies hold.
+
+    An image that somebody else set is none of our choice.
+    """
     ours = extract(template, held) if held is not None else {}
     containers = (ours.get("spec") or {}).get("containers") or ()
     return {
         "metadata": {"annotations": _some((template.get("metadata") or {}).get("annotations"))},
-        "spec": {"containers": [{"name": one["name"], "image": one.get("image", "")} for one in containers]},
+        "spec": {
+            "containers": [{"name": one["name"], "image": one.get("image", "")} for one in containers],
+            "claim": _cache_claim(template),
+        },
     }
+
+
+def _cache_claim(template: Mapping[str, Any]) -> str:
+    volumes = (template.get("spec") or {}).get("volumes") or ()
+    found: Mapping[str, Any] = next((one for one in volumes if one.get("name") == CACHE_VOLUME), {})
+    return str((found.get("persistentVolumeClaim") or {}).get("claimName", ""))
 
 
 def reduce(body: Mapping[str, Any]) -> Live:
@@ -98,7 +111,11 @@ def reduce(body: Mapping[str, Any]) -> Live:
     applied = applied_fields(metadata)
     held: Fields = (applied or {}).get("f:spec") or {}
     kept = {
-        "metadata": {"generation": metadata.get("generation", 0), "annotations": _some(metadata.get("annotations"))},
+        "metadata": {
+            "generation": metadata.get("generation", 0),
+            "creationTimestamp": metadata.get("creationTimestamp") or "",
+            "annotations": _some(metadata.get("annotations")),
+        },
         "spec": {**kept_spec, "template": _template(spec.get("template") or {}, held.get("f:template"))},
         "status": _status(body.get("status") or {}),
     }
@@ -126,6 +143,7 @@ def live_claim(live: Live) -> LiveClaim:
         bound=body["status"].get("phase") == "Bound",
         owns_class="storageClassName" in live.owned,
         holds=body["metadata"]["annotations"].get(HOLDS_ANNOTATION, ""),
+        created=body["metadata"]["creationTimestamp"],
     )
 
 
@@ -141,8 +159,14 @@ def live_workload(live: Live) -> LiveWorkload:
         model_digest=annotations.get(MODEL_ANNOTATION, ""),
         commit=annotations.get(COMMIT_ANNOTATION, ""),
         image=images.get(SERVER_CONTAINER, ""),
+        claim=cache_claim(body),
         inputs=body["metadata"]["annotations"].get(INPUTS_ANNOTATION, ""),
     )
+
+
+def cache_claim(body: Mapping[str, Any]) -> str:
+    """The claim in which pods of a Deployment or Job keep downloaded files; empty when it is none."""
+    return str(body["spec"]["template"]["spec"]["claim"])
 
 
 def claimed_by_others(live: Live, kind: Kind, uid: str, *, elsewhere: bool = False) -> str:

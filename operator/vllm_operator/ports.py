@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal, Protocol
 
 from vllm_operator.api.parse import Resource
@@ -24,8 +25,11 @@ class Api(Protocol):
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         """All objects of a kind."""
 
-    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
-        """The metadata of all objects of a kind."""
+    def each(self, kind: Kind) -> AsyncIterator[Object]:
+        """All objects of a kind, one after the other."""
+
+    async def names(self, kind: Kind, selector: str = "", namespace: str | None = None) -> set[tuple[str, str]]:
+        """Namespace and name of every object of a kind."""
 
     async def apply(
         self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False

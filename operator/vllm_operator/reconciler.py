@@ -7,6 +7,7 @@ writes children has read the resource itself before: no watch may have told that
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,21 +26,27 @@ from vllm_operator.naming import MANAGED_SELECTOR, Key, child_name, version_of
 from vllm_operator.observed import live_claim, live_workload
 from vllm_operator.plan import make_plan
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
+from vllm_operator.plan.cache import own_claim, users_claim
 from vllm_operator.plan.inspection import COMPONENT as INSPECT
 from vllm_operator.plan.types import Defaults, Facts, Plan
 from vllm_operator.ports import Api, Events, Meter, Object, Unmetered
 from vllm_operator.scope import Scope
-from vllm_operator.status import make_status, notices, refused_status
+from vllm_operator.status import held_up_status, make_status, notices, refused_status
 from vllm_operator.status.observation import (
+    ChildError,
     Observation,
     PodTrouble,
-    preload_of,
     rollout_of,
     scaling_of,
 )
 
+log = logging.getLogger(__name__)
+
 # A pass that finds what its plan did not know of is followed by one that knows; both may change once more meanwhile.
 _LOOKS = 3
+_RESYNC_STEP_SECONDS = 0.02  # between two resources: five times what a look at one takes
+_FAILURES = 3  # in a row, before a request that may succeed the next time is spoken of
+_FAULT_LENGTH = 1024  # characters of an exception's text
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +100,43 @@ class Reconciler:
     async def start(self, scope: Scope | None = None) -> None:
         """Learn what is looked at (by default everything), and the GPU nodes: a choice among half of them is wrong."""
         self._scope = scope or Scope()
-        for node in await self._cluster.list(kinds.NODE) if self._scope.nodes else ():
-            self._notes.inventory.see(node)
+        if self._scope.nodes:
+            async for node in self._cluster.each(kinds.NODE):
+                self._notes.inventory.see(node)
 
     async def resync(self, queue: Queue) -> None:
-        """Heal what the watch missed: forget children that are gone, and look at every resource again."""
+        """Heal what the watch missed: forget children, pods and nodes that are gone, and look at every resource again.
+
+        At once where a child is gone, one after the other elsewhere: an edit shall not wait until all were looked at.
+        """
         self._notes.observed.forget_deletions()
+        self._notes.modes.clear()
         for kind in kinds.CHILDREN:
             if kind.optional and not await self._cluster.serves(kind):
                 continue
-            there = await self._there(kind)
-            for key, ref in self._notes.observed.missing_from(kind, there):
-                self._notes.observed.forget(key, ref)
-        pods = self._notes.pods.all()  # first: of one that comes while they are listed nothing is known to be wrong
-        self._notes.pods.drop(pods - await self._there(kinds.POD))
-        for key in self._notes.resources:
+            if (there := await self._there(kind)) is not None:
+                for key, ref in self._notes.observed.missing_from(kind, there):
+                    self._notes.observed.forget(key, ref)
+                    queue.add(key)
+        pods = self._notes.all_pods()  # first: of one that comes while they are listed nothing is known to be wrong
+        if (there := await self._there(kinds.POD)) is not None:
+            self._notes.drop_pods(pods - there)
+        nodes = self._notes.inventory.names()  # none where they may not be looked at
+        if nodes and (there := await self._there(kinds.NODE)) is not None:
+            self._notes.inventory.drop(nodes - {name for _, name in there})
+        for turn, key in enumerate(self._notes.resources):
             self._notes.resources.doubt(key)
-            queue.add(key)
+            queue.add_after(key, turn * _RESYNC_STEP_SECONDS)
 
-    async def _there(self, kind: kinds.Kind) -> set[tuple[str, str]]:
-        """Namespace and name of every object of a kind that bears our label."""
-        lists = [await self._cluster.list_metadata(kind, MANAGED_SELECTOR, place) for place in self._scope.places]
-        return {(one["metadata"]["namespace"], one["metadata"]["name"]) for listed in lists for one in listed}
+    async def _there(self, kind: kinds.Kind) -> set[tuple[str, str]] | None:
+        """Namespace and name of every object of a kind that bears our label, or of every node; None without a right."""
+        selector, places = (MANAGED_SELECTOR, self._scope.places) if kind.namespaced else ("", (None,))
+        try:
+            found = [await self._cluster.names(kind, selector, place) for place in places]
+        except Blocked as error:  # the other kinds are healed all the same
+            log.warning("%s: what the watch missed stays unknown: %s", kind, error)
+            return None
+        return {one for names in found for one in names}
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises Gone when the resource is not there, Blocked and Transient when another pass is needed."""
@@ -148,9 +170,23 @@ class Reconciler:
             self._meter.stands(key, status)
             wrote = await self._write_status(key, body, status)
             return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
+        try:
+            return await self._carry_out(key, resource, body, confirmed=confirmed)
+        except OperatorError:
+            raise
+        except Exception as error:
+            said = f"a fault of the operator, which is tried again: {type(error).__name__}: {error}"
+            await self._hold_up(resource, body, "InternalError", said[:_FAULT_LENGTH])
+            raise
+
+    async def _carry_out(self, key: Key, resource: Resource, body: Object, *, confirmed: bool) -> Result:
         # An operator of earlier may have made children that no watch has told this one of yet.
         looks_first = key not in self._notes.planned and "observedGeneration" in (body.get("status") or {})
-        plan = await self.plan_for(key, resource, body, looks_first=looks_first)
+        try:
+            plan = await self.plan_for(key, resource, body, looks_first=looks_first)
+        except Blocked as error:
+            await self._hold_up(resource, body, error.reason, str(error))
+            raise
         self._notes.planned.add(key)
         done = self._children.begin(key, plan, confirmed=confirmed, looks_first=looks_first)
         if plan.refusal is None:
@@ -172,19 +208,23 @@ class Reconciler:
         """
         if looks_first:
             await self._children.know_fixed(key)
+        await self._children.know_mounted(key, resource.spec)
         await self._jobs.learn(key, resource.spec)
         return make_plan(resource, self._defaults, self._facts(key, resource.spec, body))
 
     def _facts(self, key: Key, spec: Spec, body: Object) -> Facts:
         observed, namespace = self._notes.observed, key.namespace
         status = body.get("status") or {}
-        claim = observed.get((kinds.CLAIM, namespace, child_name(key.name, "-cache")))
+        claim = observed.get((kinds.CLAIM, namespace, own_claim(key.name)))
         workload = observed.get((kinds.DEPLOYMENT, namespace, child_name(key.name)))
+        product = (status.get("sizing") or {}).get("gpu", "")
+        offers = self._notes.inventory.offers(running=product if workload else "")
         return Facts(
-            offers=self._notes.inventory.offers() if self._scope.nodes else None,
+            offers=offers if self._scope.nodes else None,
             claim=live_claim(claim) if claim else None,
+            modes=self._notes.modes.get((namespace, users_claim(spec)), ()),
             workload=live_workload(workload) if workload else None,
-            previous_product=(status.get("sizing") or {}).get("gpu", ""),
+            previous_product=product,
             inspects=True,
             inspection=self._jobs.inspection(key, spec, status),
             commit=self._jobs.commit(key, spec),
@@ -192,12 +232,21 @@ class Reconciler:
 
     # --- what is said
 
+    async def _hold_up(self, resource: Resource, body: Object, reason: str, message: str) -> None:
+        """Say what keeps a pass from being made, as far as that can be said."""
+        key = Key(resource.namespace, resource.name)
+        status = held_up_status(body, reason, message, _now())
+        self._meter.stands(key, status)
+        with suppress(OperatorError):
+            if await self._write_status(key, body, status):
+                await self._events.record(resource, "Warning", reason, message)
+
     async def _refusal(self, done: Pass) -> PodTrouble | None:
         """Why a Job that servers wait for gets no pod; looked at again, because nothing tells when that changes."""
         job = self._jobs.without_pods(done.key)
         if job is None:
             return None
-        young = age_of(job, datetime.now(UTC)) < PATIENCE_SECONDS  # its controller is about to make a pod
+        young = age_of(job) < PATIENCE_SECONDS  # its controller is about to make a pod
         done.requeue_after = earlier(done.requeue_after, PATIENCE_SECONDS if young else PROGRESS_SECONDS)
         return None if young else await self._jobs.refusal(done.key, job)
 
@@ -207,11 +256,7 @@ class Reconciler:
         return Observation(
             plan=done.plan,
             rollout=rollout_of(workload.body if workload else None),
-            preload=preload_of(
-                self._children.body(done, kinds.JOB, PRELOAD),
-                self._notes.outcome(done.key, done.plan.model_digest),
-                done.progress,
-            ),
+            preload=self._children.preload(done),
             scaling=scaling_of(self._children.body(done, kinds.AUTOSCALER)),
             claim_phase=(claim.get("status") or {}).get("phase", ""),
             trouble=self._notes.trouble(done.key, "server"),
@@ -229,6 +274,13 @@ class Reconciler:
         if done.withheld and (progress := await self._jobs.progress(done.key)) is not None:
             done.progress, done.requeue_after = progress, PROGRESS_SECONDS
         done.requeue_after = earlier(done.requeue_after, await self._diagnostician.examine(done.key))
+        failures = self._notes.count_failure(done.key, failed=done.failure is not None)
+        if done.failure and failures >= _FAILURES:
+            what, failure = done.failure
+            done.errors.append(ChildError(what, "RequestFailed", str(failure)))
+        elif done.failure and _is_edited(body):
+            # What runs is of before the edit: a status would speak of that, and in the name of the edit.
+            raise _counted(done, done.failure[1])
         seen = self._observation(done, await self._refusal(done))
         status = make_status(seen, previous, _now())
         self._meter.stands(done.key, status)
@@ -241,8 +293,7 @@ class Reconciler:
             for notice in notices(seen, previous, status):
                 await self._events.record(done.plan.resource, notice.kind, notice.reason, notice.message)
         if error := _error(done):
-            error.writes = done.writes
-            raise error
+            raise _counted(done, error)
         phase = status["phase"]
         return Result(done.writes, phase == "Ready", done.requeue_after, phase, _ready_reason(status))
 
@@ -266,10 +317,21 @@ class Reconciler:
         return True
 
 
+def _is_edited(body: Object) -> bool:
+    """Whether the status speaks of an earlier spec."""
+    said = (body.get("status") or {}).get("observedGeneration")
+    return said is not None and said != body["metadata"]["generation"]
+
+
+def _counted(done: Pass, error: OperatorError) -> OperatorError:
+    error.writes = done.writes
+    return error
+
+
 def _error(done: Pass) -> OperatorError | None:
     """What the pass met and could not do; what passes by itself comes first."""
     if done.failure:
-        return done.failure
+        return done.failure[1]
     if done.errors:
         return Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
     return None

@@ -70,7 +70,7 @@ REQUESTS = Metric(
     "api_requests_total",
     "counter",
     "Requests to the API server, by verb and resource as RBAC names them, and HTTP code; `error`: no answer came. "
-    "Watches are not among them.",
+    "A watch counts once, when it begins or fails to.",
     ("verb", "resource", "code"),
 )
 REQUEST_SECONDS = Metric(

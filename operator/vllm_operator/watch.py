@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import kopf
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, TCPConnector
+from aiohttp import ClientSession, TCPConnector
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # public as a parameter only
 
 from vllm_operator.api import GROUP
 from vllm_operator.cluster import Cluster, Connection
+from vllm_operator.cluster.sockets import uses_proxies
 from vllm_operator.kinds import NODE, POD, RESOURCE, Kind
 from vllm_operator.naming import FIELD_MANAGER, MANAGED_SELECTOR
+from vllm_operator.pacing import ErrorDelays, Pace
 from vllm_operator.scope import Scope
 
 log = logging.getLogger(__name__)
@@ -32,16 +33,6 @@ _END_ROUND_SECONDS = 2.0
 # kopf leaves its nested generators to the event loop, which closes each within a few turns of its own. A loop that ends
 # before closes them all at once, inner ones first, and logs an error for each outer one.
 _CLOSING_TURNS = 50
-
-# Delays between attempts of a failed request, in seconds: about ten minutes, which outlasts the upgrade of a control
-# plane. After that the process ends, loudly, and comes back with a fresh view. None is longer than a user would wait
-# once the API server is back.
-_ERROR_DELAYS = (0.5, 1, 2, 4, 8, *(16,) * 37)
-# For so long a request waits for an API server that is known to be away: one for each kind every 16 s, all in vain,
-# would be one a second. It goes out as soon as it is back.
-_AWAY_SECONDS, _LOOK_SECONDS = 60.0, 0.5
-# A kind's watch is begun this often at most: where it ends as soon as it begins, kopf would begin it anew at once.
-_WATCH_SECONDS = 2.0
 
 Body = Mapping[str, Any]
 _See = Callable[[str | None, Body], None]
@@ -67,41 +58,6 @@ class Listener(Protocol):
 
     def all_listed(self) -> None:
         """Everything was listed once, and all of that was told or is about to be."""
-
-
-class _ErrorDelays:
-    """A fresh, jittered series of delays for every request, so that watches do not come back in step."""
-
-    def __iter__(self) -> Iterator[float]:
-        return (delay * random.uniform(0.75, 1.25) for delay in _ERROR_DELAYS)  # noqa: S311 - not cryptography
-
-
-class _Pace:
-    """Middleware of kopf's HTTP client: sends nothing while that is in vain, and spreads the beginnings of watches.
-
-    A watch begins when all that it follows was listed: once `watches` have begun, `listed` is called.
-    """
-
-    def __init__(self, cluster: Cluster, watches: int, listed: Callable[[], None]) -> None:
-        self._cluster = cluster
-        self._begun: dict[str, float] = {}  # path -> when its last watch began, or will begin
-        self._watches = watches
-        self._listed = listed
-
-    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        waited = 0.0
-        while self._cluster.is_away and waited < _AWAY_SECONDS:
-            await asyncio.sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
-        if request.url.query.get("watch"):
-            now = asyncio.get_running_loop().time()
-            path, known = request.url.path, len(self._begun)
-            due = max(now, self._begun.get(path, now - _WATCH_SECONDS) + _WATCH_SECONDS)
-            self._begun[path] = due
-            if known < len(self._begun) == self._watches:
-                self._listed()
-            await asyncio.sleep(due - now)
-        return await send(request)
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
@@ -138,8 +94,7 @@ def _settings(scope: Scope) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.networking.enforce_retry_after = False  # what the server asks for is the least, not the most
-    settings.networking.trust_env = True
-    settings.networking.error_backoffs = _ErrorDelays()
+    settings.networking.error_backoffs = ErrorDelays()
     settings.persistence.diffbase_storage = _NoDiffs()
     # Never used; should they be, by accident, the traces would bear our name.
     settings.persistence.finalizer = f"{GROUP}/kopf"
@@ -156,7 +111,7 @@ def _on_event(registry: kopf.OperatorRegistry, kind: Kind, see: _See) -> None:
         see(event["type"], event["object"])
 
 
-def _session(known: Connection, pace: _Pace) -> ClientSession:
+def _session(known: Connection, pace: Pace) -> ClientSession:
     """The HTTP client that kopf would make of these credentials, but for the pace; kopf closes it."""
     info = kopf.ConnectionInfo(
         server=known.server,
@@ -171,7 +126,7 @@ def _session(known: Connection, pace: _Pace) -> ClientSession:
         connector=TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers=info.as_http_headers(),
         proxy=known.proxy_url,
-        trust_env=True,
+        trust_env=uses_proxies(),
         middlewares=(pace,),
     )
 
@@ -184,7 +139,7 @@ def _registry(listener: Listener, cluster: Cluster, scope: Scope) -> kopf.Operat
     watched[POD] = listener.pod_seen
     watched |= {kind: partial(listener.child_seen, kind) for kind in scope.children}
     watches = sum(len(scope.places) if kind.namespaced else 1 for kind in watched)
-    pace = _Pace(cluster, watches, listener.all_listed)
+    pace = Pace(cluster, watches, listener.all_listed)
 
     @kopf.on.login(registry=registry)
     async def login(**_: object) -> kopf.AiohttpSession:

@@ -140,7 +140,8 @@ class WorkQueue(Generic[K]):
         A few times in a row that is at once, while nothing else is to be done; else after half a second, so that one
         run sees all that came meanwhile.
         """
-        if self._waiting or self._running.keys() - {key} or not self._haste.take(key, self._now()):
+        hurried = self._haste.take(key, self._now())  # whatever else goes on: else what never rests would save up
+        if self._waiting or self._running.keys() - {key} or not hurried:
             self.add_after(key, _SOON_SECONDS)
         else:
             self.add(key)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api_verdicts import VERDICTS, Verdict, resource
-from vllm_operator.api.parse import parse, parse_manifest, parse_spec
+from vllm_operator.api.parse import MOST_LEVELS, parse, parse_manifest, parse_spec
 from vllm_operator.api.spec import Spec
 from vllm_operator.api.strict import unknown_fields
 from vllm_operator.errors import InvalidSpec
@@ -94,3 +94,16 @@ def test_unknown_fields_are_looked_for_where_the_schema_has_a_say() -> None:
 
 def test_names_of_python_are_not_names_of_the_resource() -> None:
     assert parse_spec({"model": {**MODEL, "max_length": 1}}).model.max_length == "auto"
+
+
+def test_what_is_nested_beyond_reason_is_refused_in_words() -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for _ in range(levels // 2):
+            found = {"a": [found]}
+        return {"model": MODEL, "podTemplate": found}
+
+    assert parse_spec(nested(MOST_LEVELS - 1)).pod_template
+    for levels in (MOST_LEVELS + 1, 100_000):
+        with pytest.raises(InvalidSpec, match=r"spec\.podTemplate: must have at most 100 levels of objects and lists"):
+            parse_spec(nested(levels))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 import yaml
 
 from corpus import PREREQUISITES, Sample, samples
+from vllm_operator.api.crd import crd
 from vllm_operator.api.parse import parse_manifest
 from vllm_operator.cluster import schema_errors
 from vllm_operator.plan import make_plan
@@ -22,10 +24,20 @@ WARNED = {
     "bucket-source": {"SizeEstimated"},
     "unsized": {"SizeUnchecked", "RemoteCode"},
 }
-# Rows that one VLLMDeployment can show by itself.
-ROWS = {
-    *(f"S{row}" for row in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 23)),
-    *(f"B{row}" for row in (1, 2, 4, 6, 7, 10, 14, 15)),
+# Fields that no sample sets.
+UNSHOWN = {
+    "auth.apiKeySecretRef.key",
+    "autoscaling.provider",
+    "cache.preload",
+    "cache.storageClassName",
+    "engine.env[].valueFrom.configMapKeyRef.key",
+    "engine.env[].valueFrom.configMapKeyRef.name",
+    "engine.env[].valueFrom.configMapKeyRef.optional",
+    "engine.env[].valueFrom.fieldRef",
+    "engine.env[].valueFrom.secretKeyRef.optional",
+    "engine.structuredOutputs.disableAnyWhitespace",
+    "parallelism.nodes",
+    "parallelism.pipeline",
 }
 
 
@@ -54,14 +66,36 @@ def test_sample_is_sized_from_facts(sample: Sample) -> None:
 def test_comment_says_what_it_shows(sample: Sample) -> None:
     lines = sample.comment.splitlines()
     assert 2 <= len(lines) <= 4
-    assert re.search(r"\b(Covers|cover)\b", sample.comment)
-    assert set(re.findall(r"\b[SB]\d+\b", sample.comment)) <= ROWS
     assert sample.document["metadata"] == {"name": sample.name}
 
 
-def test_samples_cover_every_row_that_a_resource_can_show() -> None:
-    named = {row for sample in SAMPLES for row in re.findall(r"\b[SB]\d+\b", sample.comment)}
-    assert named == ROWS
+def _fields(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of what a user can set."""
+    for name, field in schema["properties"].items():
+        of_items = field.get("items", {})
+        if "properties" in field:
+            yield from _fields(field, f"{path}{name}.")
+        elif "properties" in of_items:
+            yield from _fields(of_items, f"{path}{name}[].")
+        else:
+            yield f"{path}{name}"
+
+
+def _set(value: object, path: str = "") -> Iterator[str]:
+    """Paths of all that a document sets, of objects and lists too."""
+    yield path
+    if isinstance(value, Mapping):
+        for name, field in value.items():
+            yield from _set(field, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _set(item, f"{path}[]")
+
+
+def test_samples_show_every_field() -> None:
+    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    shown = {path for sample in SAMPLES for path in _set(sample.document["spec"])}
+    assert set(_fields(schema)) - shown == UNSHOWN
 
 
 def test_prerequisites_hold_what_the_samples_refer_to() -> None:

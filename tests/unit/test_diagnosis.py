@@ -246,6 +246,12 @@ SECRETS = (
     "https://cdn.example.com/a?X-Amz-Signature=abcdefghijkl&b=1",
     "AWS_SECRET_ACCESS_KEY and secret = abcdefghijkl",
     "key AKIAabcdefghijkl",
+    "AWS_SECRET_ACCESS_KEY=abcdefghijkl",
+    "{'aws_secret_access_key': 'abcdefghijkl'}",
+    "SecretAccessKey: abcdefghijkl",
+    "DefaultEndpointsProtocol=https;AccountKey=abcdefghijkl",
+    "AZURE_STORAGE_KEY=abcdefghijkl",
+    "https://account.blob.example.com/models/config.json?sv=2024-11-04&sig=abcdefghijkl",
 )
 
 
@@ -257,7 +263,13 @@ def test_keys_are_never_quoted(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["max_num_batched_tokens (2) must be", "Couldn't instantiate the backend tokenizer from one of:", "max_tokens=5"],
+    [
+        "max_num_batched_tokens (2) must be",
+        "Couldn't instantiate the backend tokenizer from one of:",
+        "max_tokens=5",
+        "tokenizer_mode='auto'",
+        "design=5",
+    ],
 )
 def test_words_that_sound_like_keys_stay(line: str) -> None:
     assert quote(line) == line

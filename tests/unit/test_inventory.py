@@ -70,7 +70,6 @@ def test_nodes_are_summed_by_product_and_size_in_an_order_of_their_own() -> None
         node("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", 7),
         node("Some-New-GPU"),
         node("Some-New-GPU", 8, "unknown"),
-        node("NVIDIA-L4", cordoned=True),
         {"metadata": {"name": "bare"}},
         {"metadata": {"name": "young", "labels": {"nvidia.com/gpu.product": "NVIDIA-L4"}}, "status": {}},
     ],
@@ -98,6 +97,35 @@ def test_another_label_of_a_known_card_is_what_pods_select_by() -> None:
     assert (found[0].name, found[0].memory_gib) == (known.name, known.memory_gib)
 
 
+def test_a_cordoned_node_is_offered_to_those_who_run_on_its_product_alone() -> None:
+    inventory = Inventory()
+    for one in (
+        node("NVIDIA-L4", 4, name="a"),
+        node("NVIDIA-L4", 4, name="b", cordoned=True),
+        node("NVIDIA-A2", 2, name="c", cordoned=True),
+    ):
+        assert inventory.see(one)
+
+    def offered(running: str = "") -> list[tuple[str, int, int]]:
+        return [(one.gpu.product, one.gpus_per_node, one.nodes) for one in inventory.offers(running)]
+
+    assert offered() == [("NVIDIA-L4", 4, 1)]
+    assert offered("NVIDIA-L4") == [("NVIDIA-L4", 4, 2)]
+    assert offered("NVIDIA-A2") == [("NVIDIA-A2", 2, 1), ("NVIDIA-L4", 4, 1)]
+    assert offered("NVIDIA-H200") == offered()
+
+
+def test_nodes_that_vanished_unseen_are_offered_no_more() -> None:
+    inventory = Inventory()
+    for one in (node("NVIDIA-L4", 4, name="a"), node("NVIDIA-A2", 2, name="b", cordoned=True), node(None, name="c")):
+        inventory.see(one)
+    assert inventory.offers("NVIDIA-A2")
+    assert inventory.names() == {"a", "b"}
+    inventory.drop(["a", "b"])
+    assert inventory.offers("NVIDIA-A2") == ()
+    assert inventory.names() == set()
+
+
 def test_only_changes_are_news() -> None:
     inventory, (one, *_) = Inventory(), gpu_nodes("NVIDIA-L4", 4, 1)
     heartbeat = {**one, "metadata": {**one["metadata"], "resourceVersion": "2"}}
@@ -105,7 +133,7 @@ def test_only_changes_are_news() -> None:
     assert not inventory.see(heartbeat)
     assert inventory.see({**one, "spec": {"unschedulable": True}})
     assert inventory.offers() == ()
-    assert not inventory.see(one, deleted=True)
+    assert inventory.see(one, deleted=True), "servers may still run on its product"
     assert inventory.see(one)
     assert inventory.see(one, deleted=True)
     assert inventory.offers() == ()

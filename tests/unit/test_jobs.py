@@ -11,8 +11,8 @@ from vllm_operator import kinds
 from vllm_operator.errors import Blocked, Transient
 from vllm_operator.jobs import PATIENCE_SECONDS, PROGRESS_SECONDS, RETRY_SECONDS
 from vllm_operator.naming import FIELD_MANAGER, JOB_LABEL, RESOURCE_ANNOTATION, labels
-from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report, render_report
-from world import COMMIT, KEY, World
+from vllm_operator.report import Failed, Fetched, Inspected, Reason, Report
+from world import COMMIT, KEY, Jobs
 
 Object = dict[str, Any]
 LLAMA = {
@@ -27,56 +27,10 @@ LLAMA = {
     "torch_dtype": "bfloat16",
 }
 PRIVATE = {"source": "hf://acme/secret", "maxLength": 8192}
-SIZED = {"gpu": {"product": "NVIDIA-A100-SXM4-40GB"}, "sizing": {"mode": "Strict"}}
+GUESSED = {**PRIVATE, "source": "hf://acme/secret-8b"}
 INSPECTED = Inspected(COMMIT, LLAMA, 16_060_000_000)
 GATED = Failed(Reason.GATED, "acme/secret is gated: accept its licence")
 UNREACHABLE = Failed(Reason.HUB, "the hub does not answer")
-
-
-class Jobs(World):
-    """A world in which Jobs run when a test says so."""
-
-    def ask(self, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
-        super().ask(**{**SIZED, **spec})
-
-    def job(self, component: str) -> Object | None:
-        found = (body for (kind, name), body in self.api.objects.items() if kind == "Job" and f"-{component}-" in name)
-        return next(found, None)
-
-    def end(self, component: str, report: Report | None, *, last: bool = True, told: bool = True, ago: int = 0) -> None:
-        """A pod of the Job ends with a report; `last`: the Job with it, so many seconds ago."""
-        job = self.job(component)
-        assert job
-        template, name = job["spec"]["template"]["metadata"], job["metadata"]["name"]
-        failed = report is None or isinstance(report, Failed)
-        message = render_report(report) if report else ""
-        ended = {"exitCode": int(failed), "message": message}
-        pod = {
-            "metadata": {
-                "labels": {**labels("chat", component), JOB_LABEL: name},
-                "annotations": template["annotations"],
-                "creationTimestamp": f"2026-01-01T00:00:{self.api.version:02}Z",
-            },
-            "status": {
-                "phase": "Failed" if failed else "Succeeded",
-                "containerStatuses": [{"name": "model", "state": {"terminated": ended}}],
-            },
-        }
-        stored = self.api.store("Pod", f"{name}-{self.api.version}", pod)
-        if told:
-            self.listener.pod_seen("MODIFIED", stored)
-        if last:
-            when = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
-            condition = {"type": "Failed" if failed else "Complete", "status": "True", "lastTransitionTime": when}
-            self.happen(kinds.JOB, name, status={"conditions": [condition]})
-
-    def args(self) -> list[str]:
-        container = self.api.objects["Deployment", "chat"]["spec"]["template"]["spec"]["containers"][0]
-        args: list[str] = container["args"]
-        return args
-
-    def condition(self, kind: str) -> Object:
-        return next(one for one in self.status["conditions"] if one["type"] == kind)
 
 
 async def test_an_unknown_model_is_looked_at_before_anything_else() -> None:
@@ -130,6 +84,23 @@ async def test_a_report_that_the_watch_has_not_told_is_asked_for() -> None:
     assert world.status["sizing"]["verdict"] == "Fits"
 
 
+async def test_a_report_whose_pod_vanished_unseen_is_forgotten_and_asked_for_once() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", GATED)
+    await world.reconcile()
+    assert world.ready() == "ModelGated"
+    for ref in [ref for ref in world.api.objects if ref[0] == "Pod"]:
+        del world.api.objects[ref]
+    asked: list[str] = []
+    for _ in range(2):
+        await world.reconciler.resync(world)
+        await world.reconcile()
+        asked += [one for one in world.api.reads if one == "list Pod"]
+    assert world.ready() != "ModelGated"
+    assert asked == ["list Pod"]
+
+
 @pytest.mark.parametrize("report", [None, Fetched(COMMIT, 1), Inspected("", {"hidden_size": "many"}, 1)])
 async def test_a_job_that_says_nothing_useful_is_no_guess(report: Report | None) -> None:
     world = Jobs(model=PRIVATE)
@@ -161,6 +132,125 @@ async def test_a_refused_download_says_why_and_is_tried_anew_later() -> None:
     assert "apply Job" in await world.reconcile()
 
 
+@pytest.mark.parametrize("model", [PRIVATE, GUESSED])
+async def test_a_report_that_went_with_its_pod_is_asked_for_again_soon(model: Object) -> None:
+    """The operator was away when the Job ended, and until its pod was collected."""
+    world = Jobs(model=model)
+    await world.reconcile()
+    world.restart()
+    world.finish("inspect", "Complete", ago=7)
+    world.relist()
+    assert "delete Job" not in await world.reconcile(), "where pods go at once, so would the next one"
+    world.finish("inspect", "Complete", ago=31)
+    assert "delete Job" in await world.reconcile()
+    assert "inspected" not in world.status["model"]
+    assert await world.reconcile() == ["apply Job"]
+    assert world.ready() == "Inspecting"
+    world.end("inspect", INSPECTED)
+    await world.reconcile()
+    assert world.status["model"]["architecture"] == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("said", ["", "Traceback (most recent call last):", None])
+async def test_a_job_that_left_no_report_is_tried_anew_later(said: str | None) -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.end("inspect", said)
+    result = await world.reconciler.reconcile(KEY)
+    assert 0 < (result.requeue_after or 0) <= RETRY_SECONDS
+    assert (world.ready(), world.condition("Stalled")["status"]) == ("NoReport", "True")
+    assert await world.reconcile() == []
+    world.finish("inspect", "Complete" if said is not None else "Failed", ago=RETRY_SECONDS + 1)
+    assert "delete Job" in await world.reconcile()
+    assert "apply Job" in await world.reconcile()
+    assert world.ready() == "Inspecting"
+
+
+async def test_a_failure_that_went_with_its_pod_is_tried_anew_later() -> None:
+    world = Jobs(model=PRIVATE)
+    await world.reconcile()
+    world.finish("inspect", "Failed")
+    assert 0 < ((await world.reconciler.reconcile(KEY)).requeue_after or 0) <= RETRY_SECONDS
+    assert world.ready() == "NoReport"
+
+
+async def served_by_guess() -> Jobs:
+    """A model whose size is taken from its name: a Job has looked at it and left no report. It serves."""
+    world = Jobs(model=GUESSED)
+    await world.reconcile()
+    world.end("inspect", "")
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1))
+    await world.reconcile()
+    world.roll_out()
+    await world.reconcile()
+    assert (world.ready(), world.status["sizing"]["verdict"]) == ("Available", "Estimated")
+    assert "InspectFailed" in world.condition("Accepted")["message"]
+    return world
+
+
+async def test_servers_run_by_the_guess_while_another_job_looks() -> None:
+    world = await served_by_guess()
+    assert await world.reconcile() == []
+    assert world.job("inspect"), "it is tried anew"
+    world.finish("inspect", "Complete", ago=RETRY_SECONDS + 1)
+    assert await world.reconcile() == ["delete Job"]
+    assert await world.reconcile() == ["apply Job"]
+    world.end("inspect", UNREACHABLE, last=False)
+    assert await world.reconcile() == [], "another attempt follows"
+    assert world.ready() == "Available"
+    world.end("inspect", INSPECTED)
+    assert "delete Job" in await world.reconcile()
+    assert world.status["model"]["architecture"] == "LlamaForCausalLM"
+    assert "InspectFailed" not in world.condition("Accepted")["message"]
+    await world.reconcile()
+    assert world.job("inspect") is None
+    assert await world.reconcile() == []
+
+
+async def test_servers_that_run_stay_where_another_job_tells_of_another_size() -> None:
+    world = await served_by_guess()
+    before = world.args()
+    world.lose(kinds.JOB, world.name_of("inspect"))
+    await world.reconcile()
+    world.end("inspect", Inspected(COMMIT, {**LLAMA, "num_hidden_layers": 120}, 55_000_000_000))
+    assert "delete Job" in await world.reconcile()
+    assert world.args() == before
+    assert world.status["engine"]["outdated"] is True
+    assert await world.reconcile() == [], "it looked once and for all"
+    world.restart()
+    world.relist()
+    assert await world.reconcile() == []
+
+
+@pytest.mark.parametrize("report", [UNREACHABLE, GATED])
+async def test_a_failure_that_is_told_leaves_the_guess_to_servers_that_run(report: Failed) -> None:
+    world = await served_by_guess()
+    world.lose(kinds.JOB, world.name_of("inspect"))
+    await world.reconcile()
+    world.end("inspect", report)
+    assert "delete Job" in await world.reconcile()
+    assert (world.ready(), world.status["sizing"]["verdict"]) == ("Available", "Estimated")
+    assert f"({report.reason.value})" in world.condition("Accepted")["message"]
+    assert await world.reconcile() == []
+
+
+async def test_another_operator_goes_by_the_guess_as_well() -> None:
+    world = await served_by_guess()
+    world.restart()
+    world.relist()
+    assert await world.reconcile() == []
+
+
+async def test_an_attempt_without_a_report_that_is_followed_by_another_is_no_reason_to_guess() -> None:
+    world = Jobs(model=GUESSED)
+    await world.reconcile()
+    world.end("inspect", None, last=False)
+    await world.reconcile()
+    assert (world.ready(), world.condition("Reconciling")["status"]) == ("NoReport", "True")
+    assert world.job("preload") is None
+
+
 async def test_an_attempt_that_is_followed_by_another_stalls_nothing() -> None:
     world = Jobs(model=PRIVATE)
     await world.reconcile()
@@ -172,7 +262,7 @@ async def test_an_attempt_that_is_followed_by_another_stalls_nothing() -> None:
 
 async def test_a_hub_that_does_not_answer_leaves_the_guess_for_good() -> None:
     """GPU pods do not move because the hub is back."""
-    world = Jobs(model={"source": "hf://acme/secret-8b", "maxLength": 8192})
+    world = Jobs(model=GUESSED)
     await world.reconcile()
     world.end("inspect", UNREACHABLE)
     await world.reconcile()
@@ -203,6 +293,31 @@ async def test_servers_follow_as_soon_as_the_pod_of_the_preload_has_succeeded() 
     world.end("preload", Fetched(COMMIT, 1), last=False)
     assert "apply Deployment" in await world.reconcile()
     assert COMMIT in world.args()
+
+
+async def test_pods_of_another_job_say_nothing_of_the_one_that_servers_wait_for() -> None:
+    world = Jobs()
+    await world.reconcile()
+    world.end("preload", Fetched(COMMIT, 1), last=False)
+    world.ask(model={"source": "hf://Qwen/Qwen3-8B", "tokenSecretRef": {"name": "token"}})
+    calls = await world.reconcile()
+    assert {"apply Job", "delete Job"} <= set(calls)
+    assert "apply Deployment" not in calls
+    assert world.condition("CacheReady")["reason"] == "Preloading"
+    world.end("preload", Fetched(COMMIT, 1))
+    assert "apply Deployment" in await world.reconcile()
+
+
+async def test_pods_of_a_former_job_of_the_same_name_say_nothing_either() -> None:
+    world = Jobs()
+    await world.reconcile()
+    job = world.job("preload")
+    assert job
+    world.end("preload", Fetched(COMMIT, 1), last=False)
+    world.lose(kinds.JOB, job["metadata"]["name"])
+    assert "apply Deployment" not in await world.reconcile()
+    assert world.job("preload"), "and its pods are about to go"
+    assert "apply Deployment" not in await world.reconcile()
 
 
 async def test_a_preload_that_ends_during_a_pass_is_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,7 @@ async def served(**spec: Any) -> World:  # noqa: ANN401 - fields of a spec
     """A resource with a server that runs, at rest."""
     world = World(**{**EPHEMERAL, **spec})
     await world.reconcile()
-    counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), 1)
-    world.happen(kinds.DEPLOYMENT, "chat", status=counts)
+    world.roll_out()
     await world.reconcile()
     assert world.ready() == "Available"
     return world
@@ -52,9 +51,7 @@ def template(world: World) -> Object:
 async def upgraded(world: World, **defaults: Any) -> list[str]:  # noqa: ANN401 - as of `Defaults`
     """Another process of another release takes over; the calls of its first pass that changed something."""
     world.restart(**defaults)
-    for (kind, _), body in world.api.objects.items():
-        if kind in {one.kind for one in kinds.CHILDREN}:
-            world.listener.child_seen(next(one for one in kinds.CHILDREN if one.kind == kind), None, body)
+    world.relist()
     return [call for call in await world.reconcile() if not call.startswith("event")]
 
 
@@ -72,6 +69,8 @@ async def test_pods_keep_their_template_and_the_rest_follows(monkeypatch: pytest
     assert world.api.objects["Deployment", "chat"]["spec"]["minReadySeconds"] == 5
     assert world.status["engine"] == {**told["engine"], "outdated": True}
     assert world.status["sizing"] == told["sizing"]
+    world.roll_out()
+    await world.reconcile()
     assert world.ready() == "Available"
     assert await world.reconcile() == []
     assert await upgraded(world, engine_image=NEXT_IMAGE) == [], "nor does the next restart write"

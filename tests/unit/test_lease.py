@@ -8,6 +8,7 @@ import pytest
 
 from leases import TERMS, Shelf, candidate, keeping, leader, loses, now, seconds
 from virtualtime import virtual_time
+from vllm_operator.app.leadership import Leadership
 from vllm_operator.errors import Blocked
 from vllm_operator.lease import Election, Record, Terms
 
@@ -238,3 +239,16 @@ async def test_trouble_with_the_lease_is_told_and_outlived(caplog: pytest.LogCap
     shelf.fail = None
     assert await seconds(campaign) <= TERMS.retry
     assert "the lease cannot be read or taken: may not get leases" in caplog.text
+
+
+@virtual_time
+async def test_a_fault_in_keeping_it_ends_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever lived on would never write again, and look well."""
+    shelf, stop = Shelf(), asyncio.Event()
+    leadership = Leadership(candidate(shelf, "a"))
+    assert await leadership.gain(stop)
+    shelf.fail = KeyError("metadata")
+    await asyncio.wait_for(stop.wait(), 60)
+    await leadership.end(release=True)
+    assert leadership.lost
+    assert "the lease cannot be kept" in caplog.text

@@ -8,7 +8,8 @@ from typing import Any
 from localcluster.nodes import gpu_nodes
 from vllm_operator.kinds import DEPLOYMENT
 from vllm_operator.listener import Listener, Notes
-from vllm_operator.naming import Key, labels
+from vllm_operator.naming import JOB_LABEL, Key, labels
+from vllm_operator.plan.cache import MODEL_STEP
 
 KEY = Key("team-a", "chat")
 REF = (DEPLOYMENT, "team-a", "chat")
@@ -176,6 +177,31 @@ def test_servers_and_preload_have_troubles_of_their_own() -> None:
     found = world.notes.trouble(KEY, "preload")
     assert found is not None
     assert found.message.endswith('(state: "ImagePullBackOff: m")')
+
+
+def test_of_pods_that_vanished_unseen_nothing_is_left() -> None:
+    world = World()
+    ready = {"podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]}
+    world.listener.pod_seen("ADDED", pod("server") | {"status": ready})
+    world.listener.pod_seen("ADDED", pod("sick", "ErrImagePull"))
+    loads = pod("loads", component="preload")
+    loads["metadata"]["labels"] |= {JOB_LABEL: "job"}
+    loads["status"]["containerStatuses"][0]["name"] = MODEL_STEP
+    world.listener.pod_seen("ADDED", loads)
+    ended = child(1, name="ended", labels={**labels("chat", "preload"), JOB_LABEL: "job"})
+    ended["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "j1", "controller": True}]
+    world.listener.pod_seen("ADDED", ended | {"status": {"phase": "Succeeded"}})
+    pods = world.notes.all_pods()
+    assert pods == {("team-a", name) for name in ("server", "sick", "loads", "ended")}
+    world.notes.drop_pods({("team-b", name) for _, name in pods})
+    assert (world.notes.address(KEY), world.notes.loading(KEY)) == ("10.0.0.9", "loads")
+    assert world.notes.outcome(KEY, "j1")
+    assert world.notes.trouble(KEY, "server")
+    world.notes.drop_pods(pods)
+    assert (world.notes.address(KEY), world.notes.loading(KEY)) == ("", "")
+    assert world.notes.outcome(KEY, "j1") is None
+    assert world.notes.trouble(KEY, "server") is None
+    assert world.notes.all_pods() == set()
 
 
 def test_a_pod_that_is_going_has_no_trouble() -> None:

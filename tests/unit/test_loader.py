@@ -63,3 +63,12 @@ def test_the_image_is_the_operators_own() -> None:
         container = job(engine=engine)["containers"][0]
         assert container["image"] == "operator:v1"
         assert container["command"] == ["vllm-operator", "fetch"]
+
+
+def test_where_servers_mount_over_what_is_the_jobs_own_the_job_does_not() -> None:
+    scratch = {"name": "scratch", "emptyDir": {}}
+    paths = ["/tmp", "/models", "/scratch"]  # noqa: S108 - of a pod
+    mounts = [{"name": "scratch", "mountPath": path} for path in paths]
+    template = {"spec": {"volumes": [scratch], "containers": [{"name": "vllm", "volumeMounts": mounts}]}}
+    mounted = [mount["mountPath"] for mount in job(podTemplate=template)["containers"][0]["volumeMounts"]]
+    assert mounted == paths

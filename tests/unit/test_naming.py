@@ -109,4 +109,6 @@ def test_who_an_object_belongs_to() -> None:
     assert "blockOwnerDeletion" not in ours, "it needs a right on finalizers"
     assert resource_of({"annotations": {"vllm-operator.dev/resource": "chat.v2"}}) == "chat.v2"
     assert resource_of({"annotations": None}) is None
+    for written in ("../pods/p/log?follow=true", "Chat", "chat\n", "a" * 254, ""):
+        assert resource_of({"annotations": {"vllm-operator.dev/resource": written}}) is None
     assert str(Key("team-a", "chat")) == "team-a/chat"

@@ -26,6 +26,10 @@ def deployment(generation: int = 2, wanted: int | None = 3, **status: Any) -> di
     return {"metadata": {"generation": generation}, "spec": spec, "status": status}
 
 
+FAILED = [
+    condition("Progressing", "False", "ProgressDeadlineExceeded", "has timed out"),
+    condition("ReplicaFailure", "True", "FailedCreate", "exceeded quota"),
+]
 COUNTS = {"replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3}
 
 
@@ -49,23 +53,16 @@ def test_a_rollout_is_complete_as_kubectl_rollout_status_has_it(live: dict[str, 
 
 
 def test_what_a_deployment_says_of_itself() -> None:
-    found = rollout_of(
-        deployment(
-            observedGeneration=2,
-            readyReplicas=1,
-            conditions=[
-                condition("Progressing", "False", "ProgressDeadlineExceeded", "has timed out"),
-                condition("ReplicaFailure", "True", "FailedCreate", "exceeded quota"),
-            ],
-        )
-    )
+    found = rollout_of(deployment(observedGeneration=2, readyReplicas=1, conditions=FAILED))
     assert (found.wanted, found.existing, found.ready) == (3, 0, 1)
     assert (found.deadline_exceeded, found.failure) == ("has timed out", "exceeded quota")
+    before_the_edit = rollout_of(deployment(observedGeneration=1, conditions=FAILED))
+    assert (before_the_edit.deadline_exceeded, before_the_edit.failure) == ("", "")
     quiet = [
         condition("Progressing", "True", "NewReplicaSetAvailable", "x"),
         condition("ReplicaFailure", "False", "", "x"),
     ]
-    found = rollout_of(deployment(conditions=quiet))
+    found = rollout_of(deployment(observedGeneration=2, conditions=quiet))
     assert (found.deadline_exceeded, found.failure) == ("", "")
     assert rollout_of(None) == Rollout()
 
@@ -89,7 +86,7 @@ def test_a_preload(conditions: list[dict[str, str]], expected: Preload) -> None:
 
 def test_a_preload_is_complete_once_its_pod_succeeded() -> None:
     """The Job itself says so a second or two later."""
-    succeeded, failed = (Outcome("digest", "2026-01-01T00:00:00Z", succeeded=ended) for ended in (True, False))
+    succeeded, failed = (Outcome("job-1", "2026-01-01T00:00:00Z", succeeded=ended) for ended in (True, False))
     live = {"metadata": {}, "status": {"active": 1}}
     assert preload_of(live, succeeded) == Preload(exists=True, complete=True)
     assert preload_of(live, failed) == Preload(exists=True)

@@ -186,9 +186,10 @@ def test_what_planning_must_know_of_live_objects() -> None:
     template = PLAIN["spec"]["template"]
     digest = template["metadata"]["annotations"]["vllm-operator.dev/model-digest"]
     assert (found.replicas, found.owns_replicas, found.model_digest) == (1, True, digest)
-    assert (found.image, found.inputs) == (
+    assert (found.image, found.inputs, found.claim) == (
         template["spec"]["containers"][0]["image"],
         ANNOTATIONS["vllm-operator.dev/inputs"],
+        "chat-cache",
     )
     assert not live_workload(reduce(live(1, PLAIN, entry({"f:spec": {"f:template": {}}})))).owns_replicas
     manifest = manifests_of(plan_of(spec_of(cache={"size": "60Gi"})))["PersistentVolumeClaim"]

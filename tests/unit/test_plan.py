@@ -12,7 +12,8 @@ from localcluster.nodes import gpu_nodes
 from planning import fleet_offers, manifests_of, plan_of, pod_of, server_of, spec_of
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.inventory import Inventory, gpus_of_node
-from vllm_operator.plan.types import Facts, LiveClaim, LiveWorkload, Plan
+from vllm_operator.plan.cache import model_digest
+from vllm_operator.plan.types import Facts, Inspection, LiveClaim, LiveWorkload, Plan
 from vllm_operator.sizing.types import Offer
 
 H100 = {"product": "NVIDIA-H100-80GB-HBM3"}
@@ -100,6 +101,7 @@ def claim_spec(size: str, storage_class: str | None = None, mode: str = "ReadWri
 
 BOUND = LiveClaim("50Gi", "slow", "ReadWriteMany", bound=True)
 OWNED = LiveClaim("50Gi", "slow", "ReadWriteMany", bound=True, owns_class=True)
+CLAIM_SOURCE = {"source": "pvc://weights/qwen", "facts": {"parameters": 8.2}, "maxLength": 16384}
 PENDING = LiveClaim("50Gi", None, "ReadWriteMany", bound=False)
 
 
@@ -147,7 +149,12 @@ def test_the_size_of_a_cache_follows_what_is_downloaded() -> None:
     assert 15.3 * 1.1 * gib < size() - 10 * gib < 15.3 * 1.1 * gib + 2 * gib
     assert size(lora={"adapters": adapters}) == size() + 4 * gib
     assert size(speculative=draft) == size() + 16 * gib
+    assert size(speculative={**draft, "method": "draft_model"}) == size() + 16 * gib
     assert size(speculative={}) == size()
+    known = size(speculative={"method": "draft_model", "model": "hf://Qwen/Qwen3-0.6B"}) - size()
+    assert gib <= known <= 3 * gib  # 1.12 GiB, a tenth, and what rounding adds
+    guessed = size(speculative={"method": "draft_model", "model": "hf://acme/draft-3b"}) - size()
+    assert 6 * gib <= guessed <= 8 * gib
 
 
 def test_a_cache_belongs_to_its_resource_only_if_it_is_to_go_with_it() -> None:
@@ -163,6 +170,11 @@ BRANCH = {**PINNED, "revision": "main"}
 ADAPTER = {"lora": {"adapters": [{"name": "sql", "source": "hf://acme/sql"}]}}
 
 
+def digest_of(spec: dict[str, Any]) -> str:
+    """Of the files that servers need."""
+    return model_digest(accepted(spec).resource.spec)
+
+
 def holds(commit: str = "", claim: LiveClaim | None = None, **fields: Any) -> tuple[str | None, bool]:  # noqa: ANN401
     """What the claim says that it holds, and whether servers rely on it."""
     facts = Facts(offers=fleet_offers(), claim=claim, commit=commit)
@@ -174,7 +186,7 @@ def holds(commit: str = "", claim: LiveClaim | None = None, **fields: Any) -> tu
 def test_a_claim_says_what_it_holds_once_that_was_brought_and_its_next_resource_relies_on_it() -> None:
     assert holds() == (None, False)
     digest, held = holds(commit=COMMIT)
-    assert digest == accepted(spec_of(model=PINNED)).model_digest
+    assert digest == digest_of(spec_of(model=PINNED))
     assert held
     filled = replace(BOUND, holds=digest)
     assert holds(claim=filled) == (digest, True), "nobody remembers who filled it"
@@ -197,14 +209,14 @@ def test_a_claim_says_what_it_holds_once_that_was_brought_and_its_next_resource_
 def test_a_claim_says_nothing_of_what_may_change_or_of_what_could_not_be_looked_at_again(
     fields: dict[str, Any],
 ) -> None:
-    digest = accepted(spec_of(**{"model": PINNED, **fields})).model_digest
+    digest = digest_of(spec_of(**{"model": PINNED, **fields}))
     assert holds(commit=COMMIT, claim=replace(BOUND, holds=digest), **fields) == (None, False)
 
 
 @pytest.mark.parametrize("asked", ["ReadWriteOnce", "ReadWriteMany"])
 def test_a_claim_of_one_node_says_nothing_whatever_is_asked_for(asked: str) -> None:
     cache = {"accessMode": asked}
-    digest = accepted(spec_of(model=PINNED, cache=cache)).model_digest
+    digest = digest_of(spec_of(model=PINNED, cache=cache))
     live = replace(BOUND, access_mode="ReadWriteOnce", holds=digest)
     assert holds(commit=COMMIT, claim=live, cache=cache) == (None, False)
 
@@ -252,7 +264,7 @@ def test_another_download_is_another_job_and_scaling_is_not() -> None:
 
 def test_the_digest_of_the_model_says_when_servers_need_other_files() -> None:
     def digest(**fields: Any) -> str:  # noqa: ANN401
-        return accepted(spec_of(**fields)).model_digest
+        return digest_of(spec_of(**fields))
 
     model = {"source": "hf://Qwen/Qwen3-8B", "maxLength": 16384}
     assert digest(engine={"env": [{"name": "HF_ENDPOINT", "value": "x"}]}) == digest()
@@ -294,6 +306,50 @@ def test_rollouts_cannot_deadlock(fields: dict[str, Any], expected: tuple[int, i
     """Without a spare GPU, or on a volume of one node, a surge pod would wait for ever."""
     update = manifest("Deployment", **fields)["spec"]["strategy"]["rollingUpdate"]
     assert (update["maxSurge"], update["maxUnavailable"]) == expected
+
+
+SPARE = {"rollout": {"spareGPU": True}}
+OF_ONE_NODE = LiveClaim("50Gi", "slow", "ReadWriteOnce", bound=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts", "expected"),
+    [
+        ({}, Facts(claim=BOUND), (1, 0)),
+        ({}, Facts(claim=OF_ONE_NODE), (0, 1)),
+        ({"cache": {"accessMode": "ReadWriteOnce"}}, Facts(claim=BOUND), (1, 0)),
+        ({"cache": {"claimName": "mine"}}, Facts(), (1, 0)),
+        ({"cache": {"claimName": "mine"}}, Facts(modes=("ReadWriteOnce",)), (0, 1)),
+        ({"cache": {"claimName": "mine"}}, Facts(modes=("ReadWriteOncePod",)), (0, 1)),
+        ({"cache": {"claimName": "mine"}}, Facts(modes=("ReadWriteOnce", "ReadWriteMany")), (1, 0)),
+        ({"cache": {"claimName": "mine"}}, Facts(claim=OF_ONE_NODE), (1, 0)),
+        ({"model": CLAIM_SOURCE}, Facts(modes=("ReadWriteOnce",)), (0, 1)),
+        ({"model": CLAIM_SOURCE}, Facts(modes=("ReadOnlyMany",)), (1, 0)),
+        ({"cache": {"ephemeral": True}}, Facts(claim=OF_ONE_NODE), (1, 0)),
+    ],
+)
+def test_what_the_claim_is_decides_and_not_what_is_asked_for(
+    fields: dict[str, Any], facts: Facts, expected: tuple[int, int]
+) -> None:
+    plan = accepted(spec_of(**SPARE, **fields), replace(facts, offers=fleet_offers()))
+    update = manifests_of(plan)["Deployment"]["spec"]["strategy"]["rollingUpdate"]
+    assert (update["maxSurge"], update["maxUnavailable"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts", "way_out"),
+    [
+        ({}, Facts(claim=OF_ONE_NODE), "claim chat-cache, and all 3 replicas"),
+        ({"cache": {"claimName": "mine"}}, Facts(modes=("ReadWriteOnce",)), "claim mine, and all 3 replicas"),
+        ({"model": CLAIM_SOURCE}, Facts(modes=("ReadWriteOnce",)), "a ReadWriteMany claim in model.source"),
+    ],
+)
+def test_replicas_on_a_claim_of_one_node_are_warned_of(fields: dict[str, Any], facts: Facts, way_out: str) -> None:
+    crowd = accepted(spec_of(replicas=3, **fields), replace(facts, offers=fleet_offers()))
+    (warning,) = [one for one in crowd.warnings if one.reason == "SingleNodeClaim"]
+    assert way_out in warning.message
+    alone = accepted(spec_of(**fields), replace(facts, offers=fleet_offers()))
+    assert "SingleNodeClaim" not in str(alone.warnings)
 
 
 @pytest.mark.parametrize(
@@ -582,3 +638,13 @@ def test_offers_can_be_made_by_hand() -> None:
     assert server_of(spec_of(model=model, gpu={}))["image"] == "vllm/vllm-openai:v0.32.0"
     assert plan.sizing is not None
     assert plan.sizing.gpu == l4
+
+
+@pytest.mark.parametrize("asked", [{"sizing": {"mode": "Off"}, "gpu": {"count": 1}}, {"gpu": {"count": 0}}])
+def test_a_config_that_cannot_be_sized_matters_only_to_sizing(asked: dict[str, Any]) -> None:
+    """Whisper has no num_attention_heads, and vLLM serves it."""
+    source = "hf://acme/whisper"
+    config = {"architectures": ["WhisperForConditionalGeneration"], "d_model": 1280, "encoder_attention_heads": 20}
+    facts = Facts(inspects=True, inspection=Inspection(source, config=config))
+    assert accepted(spec_of(model={"source": source}, **asked), facts).children
+    assert refusal(spec_of(model={"source": source}), facts)[:2] == ("ModelResolved", "ConfigUnreadable")

@@ -136,7 +136,7 @@ TROUBLES = {
     ),
     "volume elsewhere": (
         unplaced("0/9 nodes are available: 1 node(s) had volume node affinity conflict, 8 Insufficient nvidia.com/gpu"),
-        "Unschedulable", "accessMode",
+        "Unschedulable", "ReadWriteMany claim",
     ),
     "evicted": (
         pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."), "Evicted", "low on",

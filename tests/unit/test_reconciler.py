@@ -9,11 +9,13 @@ import copy
 
 import pytest
 
+from localcluster.nodes import gpu_nodes
 from podstatus import container, crash, pod
-from vllm_operator import kinds
+from vllm_operator import kinds, reconciler
 from vllm_operator.diagnose import PATIENCE_SECONDS
 from vllm_operator.errors import Blocked, Conflict, Gone, Transient
 from vllm_operator.naming import RESOURCE_ANNOTATION, Key
+from vllm_operator.scope import Scope
 from world import EPHEMERAL, KEY, Object, World
 
 BEFORE_PODS = ["apply ServiceAccount", "apply PersistentVolumeClaim", "apply Job", "apply Service"]
@@ -367,3 +369,153 @@ async def test_another_look_is_asked_for_while_a_pod_is_created() -> None:
     wait = (await world.reconciler.reconcile(KEY)).requeue_after
     assert wait is not None
     assert 0 < wait <= PATIENCE_SECONDS
+
+
+# --- what keeps a pass from being made
+
+
+async def _running() -> World:
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    rollout = {"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+    world.happen(kinds.DEPLOYMENT, "chat", status=rollout)
+    await world.reconcile()
+    assert world.condition("Ready")["status"] == "True"
+    return world
+
+
+def _faulty_plan(*_: object) -> None:
+    raise KeyError("nothing")
+
+
+async def test_a_right_to_read_that_is_missing_is_said() -> None:
+    world = await _running()
+    world.restart()
+    for _ in range(2):
+        world.api.errors["get Deployment"] = Blocked("Forbidden", "The operator may not get deployments.apps")
+        calls = await world.fail(Blocked)
+    assert calls == [], "said once"
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "Forbidden")
+    assert "deployments.apps" in ready["message"]
+    assert world.condition("Reconciling")["status"] == "True"
+    assert world.condition("Available")["status"] == "True", "what was said of the rest stays"
+    assert (world.status["phase"], world.status["readyReplicas"]) == ("Updating", 1)
+    await world.reconcile()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.status["phase"] == "Ready"
+
+
+async def test_a_request_that_fails_three_times_in_a_row_is_said() -> None:
+    world = World(**EPHEMERAL)
+    said = []
+    for _ in range(4):
+        world.api.errors["apply Service"] = Transient("PUT services: 502")
+        await world.fail(Transient)
+        said.append(world.ready())
+    assert said == ["Starting", "Starting", "RequestFailed", "RequestFailed"]
+    assert world.condition("Ready")["message"] == "Service chat: PUT services: 502"
+    assert world.condition("Stalled")["status"] == "False"
+    await world.reconcile()
+    assert world.ready() == "Starting"
+    world.happen(kinds.SERVICE, "chat", spec={"ports": []})
+    world.api.errors["apply Service"] = Transient("PUT services: 502")
+    await world.fail(Transient)
+    assert world.ready() == "Starting", "counted anew"
+
+
+async def test_an_edit_that_is_not_carried_out_yet_is_not_called_ready() -> None:
+    """The old Deployment is complete, and says nothing of the edit."""
+    world = World(**EPHEMERAL)
+    await world.reconcile()
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
+    world.happen(kinds.DEPLOYMENT, "chat", status={"observedGeneration": 1, **counts})
+    await world.reconcile()
+    assert world.ready() == "Available"
+    world.ask(**EPHEMERAL, engine={"maxSequences": 64})
+    observed = []
+    for _ in range(3):
+        world.api.errors["apply Deployment"] = Transient("PATCH deployments: 503")
+        await world.fail(Transient)
+        observed.append(world.status["observedGeneration"])
+    assert observed == [1, 1, 2]
+    assert world.ready() == "RequestFailed"
+
+
+async def test_a_fault_of_the_operator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await _running()
+    with monkeypatch.context() as broken:
+        broken.setattr(reconciler, "make_plan", _faulty_plan)
+        calls = await world.fail(KeyError)
+        assert calls == ["status", "event Warning InternalError"]
+        assert await world.fail(KeyError) == []
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "InternalError")
+    assert "KeyError: 'nothing'" in ready["message"]
+    assert world.condition("Stalled")["status"] == "False"
+    await world.reconcile()
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_what_cannot_even_be_said_is_no_other_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await _running()
+    monkeypatch.setattr(reconciler, "make_plan", _faulty_plan)
+    world.api.errors["status"] = Transient("502")
+    assert await world.fail(KeyError) == []
+
+
+async def test_a_kind_that_may_not_be_listed_keeps_no_other_from_being_healed() -> None:
+    world = await _running()
+    del world.api.objects["Deployment", "chat"]  # which no watch tells
+    world.api.errors["list Service"] = Blocked("Forbidden", "The operator may not list services")
+    world.due.clear()
+    await world.reconciler.resync(world)
+    assert world.due == [KEY]
+    assert "apply Deployment" in await world.reconcile()
+
+
+async def test_a_node_that_vanished_unseen_is_offered_until_everything_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(**EPHEMERAL, sizing={"mode": "Strict"})
+    for product in ("NVIDIA-L4", "NVIDIA-A100-SXM4-80GB"):
+        (node,) = gpu_nodes(product, 4, 1, product)
+        world.api.objects["Node", product] = node | {"metadata": {**node["metadata"], "name": product}}
+    await world.reconciler.start(Scope())
+    await world.reconcile()
+    assert world.status["sizing"]["gpu"] == "NVIDIA-L4"
+    del world.api.objects["Node", "NVIDIA-L4"]
+    assert await world.reconcile() == []
+    due: list[Key] = []
+    monkeypatch.setattr(world, "add_after", lambda key, _: due.append(key))
+    await world.reconciler.resync(world)
+    assert due == [KEY]
+    await world.reconcile()
+    assert world.status["sizing"]["gpu"] == "NVIDIA-A100-SXM4-80GB"
+
+
+async def test_a_look_at_everything_asks_once_for_each_kind_and_for_nodes_where_there_are_any() -> None:
+    world = World()
+    await world.reconciler.start(Scope(nodes=False))
+    await world.reconciler.resync(world)
+    listed = [f"names {kind}" for kind in (*kinds.CHILDREN, kinds.POD) if not kind.optional]
+    assert world.api.reads == listed
+    world.listener.node_seen("ADDED", gpu_nodes("NVIDIA-L4", 4, 1)[0])
+    world.api.reads.clear()
+    await world.reconciler.resync(world)
+    assert world.api.reads == [*listed, "names Node"]
+
+
+async def test_a_resync_leaves_room_for_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a thousand resources need is not all due at once: whoever edits one would wait for all."""
+    world = World()
+    bodies = [world.write() for _ in range(3)]
+    for index, body in enumerate(bodies):
+        world.listener.resource_seen("ADDED", {**body, "metadata": {**body["metadata"], "name": f"chat-{index}"}})
+    delays: dict[Key, float] = {}
+    monkeypatch.setattr(world, "add_after", delays.__setitem__)
+    world.due.clear()
+    await world.reconciler.resync(world)
+    assert world.due == []
+    assert len(set(delays.values())) == len(delays) == 4
+    assert max(delays.values()) < 1

@@ -285,3 +285,12 @@ def test_one_node_stays_one_node() -> None:
 def test_two_nodes_are_whole_nodes() -> None:
     answer = ask("Qwen/Qwen3-8B", ("H100", 4, 2), nodes=2)
     assert (answer.gpus, answer.tensor, answer.pipeline, answer.nodes) == (8, 4, 2, 2)
+
+
+def test_the_length_of_a_model_that_only_has_a_size_is_left_to_vllm() -> None:
+    """It is the model's own limit, or less, and nobody has read that."""
+    unknown = ParameterCount("bucket/Llama-2-7b-chat", 7)
+    left = ask(unknown, ("A100-80", 8, 1))
+    assert (left.verdict, left.max_length) == (Verdict.ESTIMATED, None)
+    assert left.kv_tokens
+    assert ask(unknown, ("A100-80", 8, 1), max_length=4096).max_length == 4096

@@ -88,6 +88,17 @@ def test_every_option_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "Qwen/Qwen3-30B-A3B", "--gpu", "H100:8", "--engine-version", "0.32") == base
 
 
+def test_a_draft_model_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("Qwen/Qwen3-32B", "--gpu", "H100", "--gpus", "1", "--speculative-tokens", "4")
+    assert answer(capsys, *asked)["verdict"] == "Fits"
+    refused = answer(capsys, *asked, "--speculative-model", "hf://Qwen/Qwen3-8B")
+    assert refused["verdict"] == "Refused"
+    assert (
+        answer(capsys, *asked, "--speculative-method", "draft_model", "--speculative-model", "Qwen/Qwen3-8B") == refused
+    )
+    assert answer(capsys, *asked, "--speculative-method", "draft_model")["verdict"] == "Estimated"
+
+
 def test_all_gpus_is_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("Qwen/Qwen3-8B", "--all-gpus") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -105,6 +116,11 @@ def test_all_gpus_is_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
         (("./missing/config.json", "--gpu", "L4"), "no such file"),
         (("{not json", "--gpu", "L4"), "no JSON"),
         (("Qwen/Qwen3-8B", "--gpu", "L4:x"), "after the colon"),
+        (("Qwen/Qwen3-8B", "--gpu", "L4", "--speculative-model", "nobody/nothing"), "not in the catalogue"),
+        (
+            ("Qwen/Qwen3-8B", "--speculative-method", "eagle3", "--speculative-model", "acme/head"),
+            "leave it out with eagle3",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_sentence(words: tuple[str, ...], said: str) -> None:
@@ -151,3 +167,34 @@ def test_answering_loads_no_cluster_client() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 5  # 0.3 s is the goal; a busy machine gets room
+
+
+ROWS = """
+gpus:
+  Acme-X1-64GB: {name: X1, memoryGiB: 64, computeCapability: "9.0"}
+  Acme-X2-64GB: {name: X2}
+models:
+  acme/private:
+    config: {architectures: [LlamaForCausalLM], hidden_size: 1024, num_hidden_layers: 4, num_attention_heads: 8,
+             vocab_size: 32000, intermediate_size: 2048, max_position_embeddings: 4096, torch_dtype: bfloat16}
+"""
+
+
+def test_rows_of_the_users_own_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.yaml"
+    rows.write_text(ROWS)
+    assert run("hf://acme/private", "--gpu", "X1", "--tables", str(rows)) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Fits: 1 x X1 (TP 1)")
+    assert said.err.startswith(f"{rows}: line 4: gpus.Acme-X2-64GB")
+
+
+def test_the_operators_variable_names_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    monkeypatch.setenv("VLLM_OPERATOR_TABLES", str(tmp_path / "rows.yaml"))
+    run("acme/private", "--all-gpus")
+    assert "X1 " in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--tables='none' cannot be read"):
+        run("acme/private", "--tables", "none")

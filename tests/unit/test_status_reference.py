@@ -20,9 +20,9 @@ SILENT = re.compile(
 )
 # Words elsewhere that are no reasons: types, statuses and kinds of others, values of the spec, names of formats.
 OTHER_WORDS = frozenset({
-    "True", "False", "Normal", "Warning", "Status", "Gi", "Observation", "Metric",
+    "True", "False", "Unknown", "Normal", "Warning", "Status", "Gi", "Observation", "Metric",
     "ModelResolved", "Sized", "Advice", "Input", "Inventory", "Memory", "Validity",
-    "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
+    "AWQ", "FP8", "GPTQ", "INT8", "MXFP4", "MXFP8", "NVFP4", "ABC", "GPU", "CSafeLoader", "Family", "ModelFacts",
     "AbleToScale", "Complete", "ContainerCreating", "ContainersReady", "Failed", "PodInitializing", "PodScheduled",
     "ScalingActive", "Succeeded",
     "ContainerCannotRun", "ErrImagePull", "Error", "Job", "Killing",
@@ -30,7 +30,8 @@ OTHER_WORDS = frozenset({
     "Author", "LeaseStore", "PUT", "TCP",
     "Cluster", "Connection", "Apply", "Bound", "Event", "HOME", "NamespaceTerminating",
     "Advisory", "Delete", "Exists", "IfNotPresent", "InFlight", "KVCacheUsage", "LoadBalancer", "NoSchedule", "Off",
-    "OnRootMismatch", "Percent", "Range", "ReadWriteMany", "ReadWriteOnce", "Retain", "RuntimeDefault", "Waiting",
+    "OnRootMismatch", "Percent", "Range", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "Retain", "RuntimeDefault",
+    "Waiting",
 })  # fmt: skip
 ARCHITECTURE = ("ForCausalLM", "ForConditionalGeneration")  # names of models' classes
 # Said by Kubernetes and handed on; the text shows them as examples.

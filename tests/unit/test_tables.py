@@ -100,6 +100,17 @@ def test_wrong_row_is_told_and_the_others_count(
     assert "line 5: gpus.Odd-GPU.memoryGiB: 'lots'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("gpus: [", ": this is no YAML: "), ("- gpus", "line 1: a mapping with gpus and models")]
+)
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        load({"VLLM_OPERATOR_TABLES": str(path)}, {}).defaults()
+    assert said in str(caught.value)
+
+
 def test_missing_file_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load({"VLLM_OPERATOR_TABLES": "/no/such/file"}, {}).defaults()

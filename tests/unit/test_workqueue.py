@@ -301,6 +301,33 @@ async def test_nothing_is_hurried_while_others_wait_or_are_worked_on() -> None:
 
 
 @virtual_time
+async def test_what_never_rests_saves_up_nothing_while_others_are_worked_on() -> None:
+    """Ten times a second something happens to one key, while another one is worked on most of the time."""
+    queue, runs, seconds = WorkQueue[str](), Counter[str](), 60
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            runs[key] += 1
+            await asyncio.sleep(0.08 if key == "a" else 0.3)
+            queue.done(key)
+
+    async def edit() -> None:
+        while True:
+            queue.add("b")
+            await asyncio.sleep(0.35)
+
+    others = [asyncio.create_task(one) for one in (work(), work(), edit())]
+    for _ in range(10 * seconds):
+        queue.add_soon("a")
+        await asyncio.sleep(0.1)
+    for task in others:
+        task.cancel()
+    assert runs["b"] > seconds
+    assert runs["a"] <= 10 + 2 * seconds
+
+
+@virtual_time
 async def test_what_its_own_run_brings_about_is_looked_at_right_after() -> None:
     queue = WorkQueue[str]()
     queue.add("a")

@@ -45,7 +45,7 @@ class Speculative(ApiObject):
     """How many tokens are proposed per step."""
 
     model: HubAddress | None = None
-    """The draft model, as `hf://organisation/name`; it is downloaded with the model."""
+    """The draft model, as `hf://organisation/name`; it is downloaded with a model from hf://."""
 
     prompt_lookup_max: Annotated[int, Between(1, 64)] | None = None
     """Longest run of tokens that ngram looks up in the prompt; vLLM's own default is 5, or promptLookupMin."""
@@ -61,7 +61,7 @@ class LoRAAdapter(ApiObject):
     """Name that clients ask for as `model`."""
 
     source: HubAddress
-    """Where it comes from, as `hf://organisation/name`; it is downloaded with the model."""
+    """Where it comes from, as `hf://organisation/name`; it is downloaded with a model from hf://."""
 
 
 # Choices of --max-lora-rank in vLLM 0.32.

@@ -129,14 +129,21 @@ QuantityOrAuto = Annotated[
 
 # RFC 1123 subdomain: names of objects.
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+MAX_NAME = 253
 _LABEL_VALUE = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _HUB_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # What may follow a claim or bucket: never empty, "." or "..".
 _PATH_PART = r"[A-Za-z0-9_][A-Za-z0-9_.=-]*"
 
+
+def is_subdomain(text: str) -> bool:
+    """Whether an object may be called so."""
+    return len(text) <= MAX_NAME and re.fullmatch(SUBDOMAIN, text) is not None
+
+
 _OBJECT_NAME_MESSAGE = "must be the name of an object: lower-case letters, digits, - and ."
-ObjectName = Annotated[str, Matching(SUBDOMAIN, _OBJECT_NAME_MESSAGE, 253)]
-OptionalObjectName = Annotated[str, Matching(f"({SUBDOMAIN})?", _OBJECT_NAME_MESSAGE, 253)]
+ObjectName = Annotated[str, Matching(SUBDOMAIN, _OBJECT_NAME_MESSAGE, MAX_NAME)]
+OptionalObjectName = Annotated[str, Matching(f"({SUBDOMAIN})?", _OBJECT_NAME_MESSAGE, MAX_NAME)]
 LabelName = Annotated[
     str, Matching(_LABEL_VALUE, "must be letters, digits, -, _ and ., and begin and end with a letter or digit", 63)
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vllm_operator.api import API_VERSION, KIND
-from vllm_operator.api.fields import SUBDOMAIN
+from vllm_operator.api.fields import MAX_NAME, is_subdomain
 from vllm_operator.api.spec import Spec
 from vllm_operator.api.strict import unknown_fields
 from vllm_operator.errors import InvalidSpec, Problem
 
-_MAX_NAME = 253
+MOST_LEVELS = 100
+"""Of free-form fields, in each other: far more than any pod or config.json has, and few enough for any recursion."""
 
 # pydantic's kinds of error, in the words of the API server (k8s.io/apimachinery, pkg/util/validation/field/errors.go).
 _WORDS = {
@@ -68,8 +68,28 @@ def _sentence(error: ErrorDetails) -> Problem:
     return Problem(_path(error["loc"]), text)
 
 
+def _too_deep(raw: object) -> tuple[Problem, ...]:
+    """One problem for each field that holds more levels of objects and lists than anything of use does."""
+    fields = raw if isinstance(raw, Mapping) else {}
+    sentence = f"must have at most {MOST_LEVELS} levels of objects and lists"
+    return tuple(Problem(f"spec.{name}", sentence) for name, value in fields.items() if _is_deeper(value, MOST_LEVELS))
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether there are more than so many objects and lists in each other. Without recursion: there may be many."""
+    layer = [value]
+    for _ in range(levels):
+        inner = [one.values() if isinstance(one, Mapping) else one for one in layer if isinstance(one, Mapping | list)]
+        if not inner:
+            return False
+        layer = [child for children in inner for child in children]
+    return any(isinstance(one, Mapping | list) for one in layer)
+
+
 def parse_spec(raw: Mapping[str, Any]) -> Spec:
     """A checked spec; InvalidSpec lists all that is wrong with it, in the words that the API server would use."""
+    if problems := _too_deep(raw):
+        raise InvalidSpec(problems)
     try:
         return Spec.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -89,10 +109,10 @@ def _name(metadata: object) -> str:
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not name:
         raise InvalidSpec((Problem("metadata.name", "a resource needs a name"),))
-    if not isinstance(name, str) or len(name) > _MAX_NAME or not re.fullmatch(SUBDOMAIN, name):
+    if not isinstance(name, str) or not is_subdomain(name):
         sentence = (
             f"{name!r} is refused: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
-            f"'-' or '.', begin and end with an alphanumeric character, and be no more than {_MAX_NAME} characters"
+            f"'-' or '.', begin and end with an alphanumeric character, and be no more than {MAX_NAME} characters"
         )
         raise InvalidSpec((Problem("metadata.name", sentence),))
     return name

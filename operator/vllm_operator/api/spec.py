@@ -61,7 +61,7 @@ class Parallelism(ApiObject):
     """Pipeline parallel size."""
 
     nodes: NodeCount = "auto"
-    """Nodes per replica."""
+    """Nodes per replica; 1 for now, more are refused."""
 
     expert: Bool = False
     """Expert parallelism, for mixture-of-experts models."""
@@ -328,10 +328,10 @@ class Spec(ApiObject):
     """How long starting and stopping may take."""
 
     network_policy: NetworkPolicy | None = None
-    """Who may reach port 8000; with `auth` and without this, every pod of the namespace."""
+    """Who may reach port 8000; with `auth` and without this, every pod of the namespace, and nobody else."""
 
     pod_template: Passthrough = Field(default_factory=dict)
-    """Strategic-merge overlay (`metadata`, `spec`) for everything else a server pod can have."""
+    """Strategic-merge overlay (`metadata`, `spec`) for what else a server pod can have; its container is `vllm`."""
 
     suspend: Bool = False
     """Free the GPUs and keep everything else."""

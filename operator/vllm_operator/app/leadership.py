@@ -68,8 +68,10 @@ class Leadership:
             await election.keep()
         except LeaseLost as error:
             log.error("leading no more: %s", error)  # noqa: TRY400 - the sentence says it all
-            self.lost = True
-            stop.set()
+        except Exception:  # a process that renews no more must not live on as if it did
+            log.exception("leading no more: the lease cannot be kept")
+        self.lost = True
+        stop.set()
 
     async def end(self, *, release: bool) -> None:
         """Let another lead: at once with `release`, for which nothing may be under way any more, or when time is up."""

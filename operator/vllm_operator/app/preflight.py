@@ -36,7 +36,7 @@ async def _granted(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[str, 
     found, refusals = list[str](), list[Blocked]()
     for namespace in namespaces:
         try:
-            await cluster.list_metadata(RESOURCE, MANAGED_SELECTOR, namespace)
+            await cluster.names(RESOURCE, MANAGED_SELECTOR, namespace)
         except Blocked as error:
             log.error("namespace %s is not served: %s", namespace, error)  # noqa: TRY400 - the sentence says it all
             refusals.append(error)
@@ -59,7 +59,7 @@ async def _is_there(cluster: Cluster, kind: Kind, scope: Scope) -> bool:
 async def _may_list(cluster: Cluster, kind: Kind, scope: Scope, consequence: str) -> bool:
     try:
         for place in scope.places:
-            await cluster.list_metadata(kind, "" if kind is NODE else MANAGED_SELECTOR, place)
+            await cluster.names(kind, "" if kind is NODE else MANAGED_SELECTOR, place)
     except Blocked as error:
         log.warning("%s: %s: %s", kind, consequence, error)
         return False

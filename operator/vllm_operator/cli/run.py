@@ -7,12 +7,15 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from typing import Any
 
 from vllm_operator import app
 from vllm_operator.config import PREFIX, Effective, add_flags, effective, unknown_variables
 
 log = logging.getLogger(__name__)
+
+_DEEPEST_JSON = 12_000  # and some room for who calls; an 8 MiB stack holds it
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
@@ -33,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     app.configure_logging(found.config.log_level, found.config.log_format)
     _tell(found)
     _spare_the_collector()
+    # Whatever an API server stores can be read: it takes 10,000 levels of JSON (Go's encoding/json), and somebody's
+    # object with a thousand would end the watch of all, at every start anew. `api.parse` refuses it.
+    sys.setrecursionlimit(_DEEPEST_JSON)
     return asyncio.run(app.run(found.config))
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vllm_operator.errors import UsageError
 
 if TYPE_CHECKING:
+    from vllm_operator.sizing.facts import ModelFacts
     from vllm_operator.sizing.gpus import GPU
-    from vllm_operator.sizing.types import Band, Offer, Sizing, SizingRequest
+    from vllm_operator.sizing.tables import Tables
+    from vllm_operator.sizing.types import Band, Offer, ParameterCount, Sizing, SizingRequest
 
 EXIT = {"Fits": 0, "Skipped": 0, "Tight": 1, "Estimated": 1, "Refused": 3}
 """Exit code of every verdict; 2 is bad input."""
@@ -37,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_name", nargs="?", metavar="MODEL", help="the same as --model")
     model = parser.add_argument_group("model")
     model.add_argument("--model", help="catalogue name, folder, config.json, JSON, or a size such as 70B")
-    model.add_argument("--quantization", help="quantise while loading: fp8, fp8_per_block, bitsandbytes")
+    model.add_argument("--quantization", help="quantise while loading: fp8, fp8_per_block, fp8_per_channel, ...")
     model.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "half", "float16", "float32"))
     model.add_argument("--language-model-only", action="store_true", help="do not load encoders for images or sound")
     _add_gpu_options(parser.add_argument_group("GPUs"))
@@ -52,6 +57,9 @@ def _add_gpu_options(group: Any) -> None:  # noqa: ANN401 - argparse has no publ
     group.add_argument("--all-gpus", action="store_true", help="one line for every product of the table")
     group.add_argument(
         "--gpu-memory", type=_size, metavar="SIZE", help="memory of a product that the table does not know"
+    )
+    group.add_argument(
+        "--tables", metavar="FILE", help="YAML file with further GPUs and models; default: $VLLM_OPERATOR_TABLES"
     )
     group.add_argument("--gpus", type=_positive, help="exactly so many GPUs")
     group.add_argument("--gpus-per-node", type=_positive, help="GPUs of one node; default: the usual number")
@@ -72,6 +80,7 @@ def _add_engine_options(group: Any) -> None:  # noqa: ANN401 - argparse has no p
     group.add_argument("--lora", type=_lora, default=(0, 16), metavar="ADAPTERSxRANK", help="for example 4x64")
     group.add_argument("--speculative-tokens", type=_positive, default=None)
     group.add_argument("--speculative-method", default=None, help="default with --speculative-tokens: ngram")
+    group.add_argument("--speculative-model", metavar="MODEL", help="model that drafts: the method is draft_model then")
     group.add_argument("--engine-version", type=_version, default="0.32", help="minor version of vLLM; default 0.32")
 
 
@@ -79,17 +88,29 @@ def run(args: argparse.Namespace) -> int:
     """Answer on standard output. Raises UsageError for bad input."""
     from vllm_operator.sizing.choose import size  # noqa: PLC0415 - other commands start without it
 
+    tables = _tables(args)
     if args.all_gpus:
-        return _run_all(args)
-    answer = size(request_of(args, offers_of(args)))
+        return _run_all(args, tables)
+    answer = size(request_of(args, offers_of(args, tables), tables))
     print(_rendered(answer, args))
     return EXIT[answer.verdict]
 
 
-def _run_all(args: argparse.Namespace) -> int:
+def _tables(args: argparse.Namespace) -> Tables:
+    """Rows of the user's own. The operator's other settings do not matter here, and take a second to read."""
+    from vllm_operator.sizing.tables import EMPTY, read_tables  # noqa: PLC0415 - see run
+
+    path = args.tables or os.environ.get("VLLM_OPERATOR_TABLES")
+    tables = read_tables(path) if path else EMPTY
+    for row in tables.bad:
+        print(f"{path}: {row}", file=sys.stderr)
+    return tables
+
+
+def _run_all(args: argparse.Namespace, tables: Tables) -> int:
     from vllm_operator.sizing.choose import assess  # noqa: PLC0415 - see run
 
-    answers = [(offer, assess(request_of(args, (offer,)))) for offer in all_offers(args)]
+    answers = [(offer, assess(request_of(args, (offer,), tables))) for offer in all_offers(args, tables)]
     if args.output in {"json", "yaml"}:
         print(_document([{"gpu": offer.gpu.product, **as_dict(answer)} for offer, answer in answers], args.output))
     else:
@@ -97,7 +118,7 @@ def _run_all(args: argparse.Namespace) -> int:
     return min(EXIT[answer.verdict] for _, answer in answers)
 
 
-def request_of(args: argparse.Namespace, offers: tuple[Offer, ...]) -> SizingRequest:
+def request_of(args: argparse.Namespace, offers: tuple[Offer, ...], tables: Tables) -> SizingRequest:
     """The request that the options describe."""
     from vllm_operator.sizing.source import model_named  # noqa: PLC0415 - see run
     from vllm_operator.sizing.types import SizingRequest  # noqa: PLC0415 - see run
@@ -107,9 +128,13 @@ def request_of(args: argparse.Namespace, offers: tuple[Offer, ...]) -> SizingReq
         raise UsageError(
             "No model: give --model with a catalogue name, a path of a config.json, or a size such as 70B."
         )
-    method = args.speculative_method or ("ngram" if args.speculative_tokens else None)
+    method = speculative_method(args)
+
+    def known(text: str) -> ModelFacts | ParameterCount:
+        return tables.models.get(text.removeprefix("hf://")) or model_named(text)
+
     return SizingRequest(
-        model=model_named(name),
+        model=known(name),
         offers=offers,
         gpus=args.gpus,
         tensor=args.tensor,
@@ -128,37 +153,54 @@ def request_of(args: argparse.Namespace, offers: tuple[Offer, ...]) -> SizingReq
         lora_rank=args.lora[1],
         speculative_method=method,
         speculative_tokens=args.speculative_tokens or 0,
+        draft=known(args.speculative_model) if args.speculative_model else None,
         language_model_only=args.language_model_only,
         engine_version=args.engine_version,
         kv_cache_bytes=args.kv_cache_memory,
     )
 
 
-def offers_of(args: argparse.Namespace) -> tuple[Offer, ...]:
-    """The offers that --gpu names; every product of the table where it names none."""
+def speculative_method(args: argparse.Namespace) -> str | None:
+    """How tokens are proposed. Raises UsageError for a draft model of a method that loads none of its own."""
+    if not args.speculative_model:
+        return args.speculative_method or ("ngram" if args.speculative_tokens else None)
+    if args.speculative_method not in {None, "draft_model"}:
+        raise UsageError(
+            f"--speculative-model goes with the method draft_model: leave it out with {args.speculative_method}, whose "
+            "head is counted without its name."
+        )
+    return "draft_model"
+
+
+def offers_of(args: argparse.Namespace, tables: Tables) -> tuple[Offer, ...]:
+    """The offers that --gpu names; every product of the tables where it names none."""
     if not args.gpu:
-        return all_offers(args)
-    return tuple(_offer(args, *_named(args, text)) for text in args.gpu)
+        return all_offers(args, tables)
+    return tuple(_offer(args, *_named(args, text, tables)) for text in args.gpu)
 
 
-def all_offers(args: argparse.Namespace) -> tuple[Offer, ...]:
-    """Every product of the table, on nodes of the usual size."""
+def all_offers(args: argparse.Namespace, tables: Tables) -> tuple[Offer, ...]:
+    """Every product of the tables, on nodes of the usual size."""
+    return tuple(_offer(args, gpu, None) for gpu in _known(tables).values())
+
+
+def _known(tables: Tables) -> Mapping[str, GPU]:
     from vllm_operator.sizing.gpus import gpus  # noqa: PLC0415 - see run
 
-    return tuple(_offer(args, gpu, None) for gpu in gpus().values())
+    return {**gpus(), **tables.gpus}
 
 
-def _named(args: argparse.Namespace, text: str) -> tuple[GPU, int | None]:
-    from vllm_operator.sizing.gpus import gpus, lookup, unknown_gpu  # noqa: PLC0415 - see run
+def _named(args: argparse.Namespace, text: str, tables: Tables) -> tuple[GPU, int | None]:
+    from vllm_operator.sizing.gpus import lookup, unknown_gpu  # noqa: PLC0415 - see run
 
     name, _, count = text.partition(":")
     if count and not count.isdigit():
         raise UsageError(f"--gpu {text}: after the colon stands the number of GPUs of one node.")
-    gpu = lookup(name)
+    gpu = tables.gpu(name) or lookup(name)
     if gpu is None and args.gpu_memory:
         gpu = unknown_gpu(name, args.gpu_memory / GIB)
     if gpu is None:
-        known = ", ".join(one.name for one in gpus().values())
+        known = ", ".join(one.name for one in _known(tables).values())
         raise UsageError(f"--gpu {name} is not in the table: give its --gpu-memory, or one of {known}.")
     return gpu, int(count) if count else None
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -45,7 +46,7 @@ def path_of(kind: Kind, namespace: str | None, name: str = "", subresource: str 
     parts = ["/apis" if kind.group else "/api", kind.api_version]
     if kind.namespaced and namespace:
         parts += ["namespaces", namespace]
-    parts += [part for part in (kind.plural, name, subresource) if part]
+    parts += [part for part in (kind.plural, quote(name, safe=""), subresource) if part]
     return "/".join(parts)
 
 

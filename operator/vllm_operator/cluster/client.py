@@ -117,15 +117,22 @@ class Cluster:
 
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Objects:
         """All objects of a kind, in one namespace or in all; none of an optional kind that the server lacks."""
-        found = [item async for item in self._pages(kind, namespace, selector, JSON)]
-        for item in found:  # lists of built-in kinds leave these out
-            item.setdefault("apiVersion", kind.api_version)
-            item.setdefault("kind", kind.kind)
-        return found
+        return [item async for item in self.each(kind, namespace, selector)]
 
-    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
-        """As `list`, but PartialObjectMetadata: an order of magnitude less to send and to read."""
-        return [item async for item in self._pages(kind, namespace, selector, _METADATA_LIST)]
+    async def each(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[Object]:
+        """As `list`, one after the other: of many, most are in memory for a moment only."""
+        async for item in self._pages(kind, namespace, selector, JSON):
+            item.setdefault("apiVersion", kind.api_version)  # lists of built-in kinds leave these out
+            item.setdefault("kind", kind.kind)
+            yield item
+
+    async def names(self, kind: Kind, selector: str = "", namespace: str | None = None) -> set[tuple[str, str]]:
+        """Namespace (empty for none) and name of every object that `list` would return.
+
+        Asked for as PartialObjectMetadata, an order of magnitude less to send and to read.
+        """
+        pages = self._pages(kind, namespace, selector, _METADATA_LIST)
+        return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]) async for item in pages}
 
     async def apply(
         self, manifest: Object, manager: str = FIELD_MANAGER, *, new: bool = False, dry_run: bool = False
@@ -287,6 +294,7 @@ class Cluster:
                 await connection.load(self._configuration, *self._source)
 
     async def _exchange(self, call: Call) -> bytes | Refusal:
+        left = None if call.method == "GET" else self._author.seconds_for(str(call))
         if not call.path.startswith(_LEASES):  # which are renewed in time or lost
             self._breaker.admit(str(call))
         method, url, headers, *_ = await self._api.param_serialize(
@@ -296,7 +304,6 @@ class Cluster:
             header_params={"Accept": call.accept, "Content-Type": call.content_type},
             auth_settings=["BearerToken"],
         )
-        left = None if call.method == "GET" else self._author.seconds_for(str(call))
         timeout = call.timeout or _TIMEOUT
         started, code = time.monotonic(), "error"
         try:

@@ -38,8 +38,10 @@ def check_engine(spec: Spec, image: str) -> Findings:
         return Findings((*refused, *unknown), (), judged.plugins)
     which = f"vLLM {version}" if version else "the image's vLLM"
     known_versions = f"only {', '.join(VERSIONS)} are"
-    doubts = tuple(f"{problem}; whether {which} agrees is not known, {known_versions}" for problem in unknown)
-    return Findings(refused, doubts, judged.plugins)
+    doubts = [f"{problem}; whether {which} agrees is not known, {known_versions}" for problem in unknown]
+    if version and _numbers(version) < _numbers(VERSIONS[0]):
+        doubts.append(f"{which} is older than {VERSIONS[0]}: it may not know what the operator itself passes to it")
+    return Findings(refused, tuple(doubts), judged.plugins)
 
 
 def _stand_in(version: str | None) -> Vocabulary:

@@ -213,7 +213,8 @@ def clean(text: str) -> str:
 # --- what may be shown
 
 _NAMED_SECRET = re.compile(
-    r"(?i)((?:api[_-]?keys?|token|authorization|passw(?:or)?d|secret|credential|signature)['\"]?\s{0,3}[:=]"
+    r"(?i)((?:(?:(?:api|access|account|storage|private)[_-]?key|passw(?:or)?d|secret|credential)\w{0,40}"
+    r"|token|authorization|signature|\bsig)['\"]?\s{0,3}[:=]"
     r"|--(?:api-key|hf-token)[ =]|\bbearer\s).*"
 )
 _SECRET = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|AKIA|eyJ)[\w.-]{6,}")

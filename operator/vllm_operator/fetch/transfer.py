@@ -154,7 +154,7 @@ class Transfer:
     def _damage(self, file: File) -> str:
         return (
             f"{file.path} of {self.hub.repository} arrived damaged twice: its content is not what "
-            f"{self.hub.request.endpoint} lists; try again later, or look at the proxy or mirror on the way."
+            f"{self.hub.request.hub} lists; try again later, or look at the proxy or mirror on the way."
         )
 
     def _attempt(self, file: File) -> None:

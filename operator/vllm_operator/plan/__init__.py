@@ -14,7 +14,7 @@ from vllm_operator.errors import InvalidSpec
 from vllm_operator.plan import cache, inspection, monitoring, network, scaling, workload
 from vllm_operator.plan.inputs import as_running
 from vllm_operator.plan.loader import versioned_image
-from vllm_operator.plan.model import resolve_model, unknown_model, weights_gib
+from vllm_operator.plan.model import is_sized, resolve_draft, resolve_model, unknown_model, weights_gib
 from vllm_operator.plan.size import cache_too_large, judge, size_spec, unsized
 from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, Plan, Refusal, ResolvedModel, Warn
 from vllm_operator.report import is_commit
@@ -34,10 +34,11 @@ def make_plan(resource: Resource, defaults: Defaults, facts: Facts) -> Plan:
     if refusal := _misuse(spec, engine):
         return replace(plan, refusal=refusal)
     try:
-        model = resolve_model(spec, defaults.tables, facts.inspection)
+        resolved = resolve_model(spec, defaults.tables, facts.inspection)
     except InvalidSpec as error:
         return replace(plan, refusal=Refusal("ModelResolved", error.reason, error.problems))
-    plan = replace(plan, model=model, commit=_commit(spec, facts))
+    model = replace(resolved, draft=resolve_draft(spec, defaults.tables))
+    plan = replace(plan, model=model, commit=_commit(spec, resource.name, facts))
     if inspection.concerns(spec, model, facts):
         plan = replace(plan, inspection=facts.inspection, waiting=inspection.waiting(spec, model, facts.inspection))
         if plan.waiting:
@@ -61,19 +62,24 @@ def _misuse(spec: Spec, engine: Findings) -> Refusal | None:
     return None
 
 
-def _commit(spec: Spec, facts: Facts) -> str:
-    """What the revision means for this resource: once pods serve a commit, a branch that moves on changes nothing."""
+def _commit(spec: Spec, name: str, facts: Facts) -> str:
+    """What the revision means for this resource: once pods serve a commit, a branch that moves on changes nothing.
+
+    Another claim may hold another commit alone, as may one that was made anew while nothing ran.
+    """
     if is_commit(spec.model.revision):
         return spec.model.revision
     running = facts.workload
-    if running and running.commit and running.model_digest == cache.model_digest(spec):
-        return running.commit
-    return facts.commit or (facts.inspection.commit if facts.inspection else "")
+    served = running.commit if running and cache.reads_the_same(spec, name, running) else ""
+    inspected = facts.inspection.commit if facts.inspection else ""
+    if running and running.replicas == 0:
+        return facts.commit or served or inspected
+    return served or facts.commit or inspected
 
 
 def _size(plan: Plan, model: ResolvedModel, facts: Facts, tables: Tables) -> Sizing | Refusal:
     spec = plan.resource.spec
-    if is_cpu(spec) or spec.sizing.mode == "Off":
+    if not is_sized(spec):
         return unsized(spec, tables)
     if model.facts is None:
         return Refusal("ModelResolved", "UnknownModel", (unknown_model(spec),))
@@ -85,21 +91,23 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
     weights = weights_gib(model.facts) if model.facts else None
     args = arguments(spec, sizing, plan.settings, plan.commit)
     digest = cache.model_digest(spec)
-    chosen = cache.storage(spec, weights, facts.claim)
+    draft = weights_gib(model.draft) if model.draft else None
+    chosen = cache.storage(spec, cache.Sizes(weights, draft), facts.claim)
     own_claim = cache.has_cache(spec) and not spec.cache.claim_name
     held = cache.is_held(spec, digest, facts)
+    single_node = cache.is_single_node(spec, facts)
     children: list[Child] = [network.service_account(name)]
-    if plan.inspection and not plan.inspection.recorded:
+    if plan.inspection and not plan.inspection.settled:
         children.append(inspection.inspect_job(spec, name, defaults))
     if own_claim:
         children.append(cache.claim(spec, name, chosen, digest if held else ""))
     children += network.network_policies(spec, name)
     if cache.preloads(spec):
-        children.append(cache.preload(spec, name, defaults, workload.placement(spec, sizing)))
+        beside = workload.placement(spec, sizing) if single_node else None
+        children.append(cache.preload(spec, name, defaults, beside))
     children.append(network.service(spec, name))
-    children.append(
-        workload.deployment(plan, sizing, defaults, workload.Launch(args, digest, plan.commit, weights or 0))
-    )
+    launch = workload.Launch(args, digest, plan.commit, (weights or 0) + (draft or 0), single_node)
+    children.append(workload.deployment(plan, sizing, defaults, launch))
     children += scaling.autoscalers(spec, name, plan.settings)
     children += scaling.disruption_budgets(spec, name)
     children += monitoring.monitoring(spec, name, plan.resource.namespace)
@@ -107,9 +115,12 @@ def _with_children(plan: Plan, sizing: Sizing, model: ResolvedModel, defaults: D
         plan,
         arguments=tuple(args),
         children=tuple(children),
-        warnings=(*plan.warnings, *_warnings(spec, sizing, plan.inspection), *_guess(spec, sizing, facts)),
+        warnings=(
+            *plan.warnings,
+            *_warnings(spec, sizing, plan.inspection),
+            *_doubts(plan, sizing, facts, single_node=single_node),
+        ),
         storage_problem=chosen.problem if own_claim else "",
-        model_digest=digest,
         held=held,
         weights_gib=weights,
         handover_replicas=workload.handover(spec, facts.workload),
@@ -124,12 +135,20 @@ def _engine_warnings(engine: Findings) -> tuple[Warn, ...]:
     return tuple(found)
 
 
-def _guess(spec: Spec, sizing: Sizing, facts: Facts) -> list[Warn]:
-    """That a GPU was chosen without a look at the nodes."""
-    if facts.offers is not None or spec.gpu.product or spec.gpu.memory or sizing.gpu is None:
-        return []
-    said = f"no nodes were looked at: {sizing.gpu.product} is a guess from the GPU table; name gpu.product"
-    return [Warn("NodesUnknown", said)]
+def _doubts(plan: Plan, sizing: Sizing, facts: Facts, *, single_node: bool) -> list[Warn]:
+    """What the cluster may be unable to hold: a GPU chosen without a look at nodes, replicas on a claim of one node."""
+    spec, found = plan.resource.spec, []
+    if facts.offers is None and not spec.gpu.product and not spec.gpu.memory and sizing.gpu:
+        said = f"no nodes were looked at: {sizing.gpu.product} is a guess from the GPU table; name gpu.product"
+        found.append(Warn("NodesUnknown", said))
+    if spec.most_replicas > 1 and single_node:
+        said = (
+            f"one node at a time can mount the claim {cache.mounted_claim(spec, plan.resource.name)}, and all "
+            f"{spec.most_replicas} replicas must find room there: use one replica, or name a ReadWriteMany claim in "
+            f"{'cache.claimName' if cache.has_cache(spec) else 'model.source'}"
+        )
+        found.append(Warn("SingleNodeClaim", said))
+    return found
 
 
 def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Warn, ...]:
@@ -138,7 +157,7 @@ def _warnings(spec: Spec, sizing: Sizing, failed: Inspection | None) -> tuple[Wa
     if failed and failed.reason:
         found.append(Warn("InspectFailed", f"no Job could look at the model ({failed.reason}): {failed.message}"))
     if sizing.verdict is Verdict.ESTIMATED:
-        found.append(Warn("SizeEstimated", f"the architecture is not known: {sizing.explanation}"))
+        found.append(Warn("SizeEstimated", f"not all that is loaded is known: {sizing.explanation}"))
     if sizing.verdict in (Verdict.REFUSED, Verdict.TIGHT):
         why = "; ".join(reason.message for reason in sizing.reasons) or sizing.explanation
         found.append(Warn("SizeNotSafe", f"started because sizing.mode is Advisory: {why}"))

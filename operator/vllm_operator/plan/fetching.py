@@ -47,6 +47,7 @@ def job(spec: Spec, name: str, defaults: Defaults, errand: Errand, what: str) ->
     The image is not part of it: a Job that is done is not done again because the operator was upgraded. `what` is the
     digest by which its report is found.
     """
+    mounts = [errand.mount] if errand.mount else []
     values = {
         "steps": [asdict(step) for step in errand.steps],
         "env": _environment(spec, errand.environment),
@@ -54,7 +55,7 @@ def job(spec: Spec, name: str, defaults: Defaults, errand: Errand, what: str) ->
         "pod_settings": dict(errand.pod_settings),
         "security_context": loader.security_context(spec),
         "volumes": [*([errand.volume] if errand.volume else ()), *loader.volumes(spec)],
-        "volume_mounts": [*([errand.mount] if errand.mount else ()), *loader.volume_mounts(spec)],
+        "volume_mounts": [*mounts, *loader.volume_mounts(spec, mounts)],
     }
     return Child(
         kinds.JOB,

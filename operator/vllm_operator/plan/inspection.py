@@ -6,15 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from vllm_operator.api.spec import Spec
-from vllm_operator.engine.arguments import is_cpu
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.naming import digest
 from vllm_operator.plan import loader
 from vllm_operator.plan.cache import preloads
 from vllm_operator.plan.fetching import Errand, Step, job, patterns
-from vllm_operator.plan.model import INSPECTED
+from vllm_operator.plan.model import INSPECTED, is_sized
 from vllm_operator.plan.remedies import remedy
-from vllm_operator.plan.types import Child, Defaults, Facts, Inspection, ResolvedModel, Waiting
+from vllm_operator.plan.types import NO_REPORT, Child, Defaults, Facts, Inspection, ResolvedModel, Waiting
 from vllm_operator.report import Failed, Fetched, Inspected, ReportError, is_commit, parse_report
 
 COMPONENT = "inspect"
@@ -27,7 +26,8 @@ def read(source: str, text: str, *, recorded: bool = False, trying: bool = False
     try:
         report = parse_report(text)
     except ReportError as error:
-        return Inspection(source, text, reason="NoReport", message=f"the inspect Job left {error}", recorded=recorded)
+        said = f"the inspect Job left {error}"
+        return Inspection(source, text, reason=NO_REPORT, message=said, trying=trying, recorded=recorded)
     match report:
         case Inspected():
             return Inspection(source, text, report.commit, report.config, report.weight_bytes, recorded=recorded)
@@ -59,14 +59,13 @@ def waiting(spec: Spec, model: ResolvedModel, found: Inspection | None) -> Waiti
     """Why a plan cannot go on yet; None when it can, be it with what the model's name says."""
     if found is None:
         return Waiting("Inspecting", "a Job reads the model's config.json")
-    if not found.reason or found.recorded:
+    if not found.reason or found.settled:
         return None
     if found.trying:
         return Waiting(found.reason, found.message)
     if found.reason in _HOPELESS:
         return Waiting(found.reason, found.message, final=True)
-    unsized = is_cpu(spec) or spec.sizing.mode == "Off"
-    return None if model.facts or unsized else Waiting(found.reason, found.message, final=True)
+    return None if model.facts or not is_sized(spec) else Waiting(found.reason, found.message, final=True)
 
 
 def errand(spec: Spec) -> Errand:

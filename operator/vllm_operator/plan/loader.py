@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vllm_operator.api.base import without_nulls
@@ -22,6 +22,7 @@ _SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+_TMP = "/tmp"  # noqa: S108 - an emptyDir of the Job's pod, in fetch.yaml.j2
 _OWN_VOLUMES = frozenset({"cache", "draining", "tmp", "shm", "model"})
 
 
@@ -40,10 +41,10 @@ def _default_image(spec: Spec, defaults: Defaults) -> str:
 
 
 def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """What a list of the pod template adds; about anything odd the API server speaks when servers are applied."""
+    """What a list of the pod template adds, all with names; about anything odd the API server speaks for servers."""
     found = overlay.get(key)
-    items = found if isinstance(found, list) else []
-    return [item for item in items if isinstance(item, Mapping) and not any(name.startswith("$") for name in item)]
+    named = (one for one in (found if isinstance(found, list) else ()) if isinstance(one, Mapping))
+    return [one for one in named if isinstance(one.get("name"), str) and not any(name.startswith("$") for name in one)]
 
 
 def _mapping(overlay: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -79,12 +80,22 @@ def security_context(spec: Spec) -> dict[str, Any]:
 def volumes(spec: Spec) -> list[Mapping[str, Any]]:
     """Volumes that the pod template adds, such as a private CA: the Job talks to the hub that the CA vouches for."""
     overlay = spec.pod_template.get("spec") or {}
-    return [item for item in _items(overlay, "volumes") if item.get("name") not in _OWN_VOLUMES]
+    return [item for item in _items(overlay, "volumes") if item["name"] not in _OWN_VOLUMES]
 
 
-def volume_mounts(spec: Spec) -> list[Mapping[str, Any]]:
-    """Where the pod template mounts those volumes in the server's container."""
+def laid_over(spec: Spec, volume: str) -> str:
+    """The claim that the pod template lays over a volume of ours; empty when it lays none."""
     overlay = spec.pod_template.get("spec") or {}
-    added = {volume.get("name") for volume in volumes(spec)}
-    servers = [item for item in _items(overlay, "containers") if item.get("name") == SERVER_CONTAINER]
-    return [mount for server in servers for mount in _items(server, "volumeMounts") if mount.get("name") in added]
+    found = next((item for item in _items(overlay, "volumes") if item["name"] == volume), {})
+    claim = _mapping(found, "persistentVolumeClaim").get("claimName")
+    return claim if isinstance(claim, str) else ""
+
+
+def volume_mounts(spec: Spec, own: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Where the pod template mounts those volumes in the server's container, but for where the Job mounts its `own`."""
+    taken = [_TMP, *(mount["mountPath"] for mount in own)]  # no set: the other paths may be anything
+    overlay = spec.pod_template.get("spec") or {}
+    added = {volume["name"] for volume in volumes(spec)}
+    servers = [item for item in _items(overlay, "containers") if item["name"] == SERVER_CONTAINER]
+    mounts = [mount for server in servers for mount in _items(server, "volumeMounts")]
+    return [mount for mount in mounts if mount["name"] in added and mount.get("mountPath") not in taken]

@@ -7,10 +7,12 @@ from typing import Any
 
 from vllm_operator.api.base import without_nulls
 from vllm_operator.api.spec import Spec
+from vllm_operator.engine.arguments import hub_id, is_cpu
 from vllm_operator.engine.source import parse_source, served_names
 from vllm_operator.errors import InvalidSpec, Problem
 from vllm_operator.plan.types import Inspection, ResolvedModel
 from vllm_operator.sizing.catalogue import lookup, parameters_from_name
+from vllm_operator.sizing.drafting import METHOD as DRAFTING
 from vllm_operator.sizing.facts import ModelFacts, facts_from_config
 from vllm_operator.sizing.tables import Tables
 from vllm_operator.sizing.types import ParameterCount
@@ -54,11 +56,18 @@ def weights_gib(model: ModelFacts | ParameterCount) -> float:
     return sum(stage.total for stage in weights(model, Shape())) / GIB
 
 
-def _inspected(name: str, found: Inspection) -> ModelFacts | None:
-    """Facts of the config that a Job has read, if it has."""
+def is_sized(spec: Spec) -> bool:
+    """Whether a memory model is asked at all: not for the CPU backend, nor with `sizing.mode: Off`."""
+    return not is_cpu(spec) and spec.sizing.mode != "Off"
+
+
+def _inspected(spec: Spec, name: str, found: Inspection) -> ModelFacts | None:
+    """Facts of the config that a Job has read, if it has; of one that cannot be sized, and need not be, nothing."""
     if found.config is None:
         return None
     facts = facts_from_config(found.config, name=name, file_bytes=found.weight_bytes)
+    if facts.problem and not is_sized(spec):
+        return None
     if facts.problem:
         sentence = f"its config.json cannot be sized: {facts.problem}; say its numbers in spec.model.facts"
         raise InvalidSpec((Problem("spec.model.source", sentence),), "ConfigUnreadable")
@@ -76,11 +85,20 @@ def resolve_model(spec: Spec, tables: Tables, inspection: Inspection | None = No
         return ResolvedModel(name, spec.model.revision, added, "the operator's own table")
     if facts := lookup(repository):
         return ResolvedModel(name, spec.model.revision, facts, "the catalogue")
-    if inspection and (read := _inspected(name, inspection)):
+    if inspection and (read := _inspected(spec, name, inspection)):
         return ResolvedModel(name, spec.model.revision, read, INSPECTED)
     if count := parameters_from_name(repository):
         return ResolvedModel(name, spec.model.revision, count, "the parameter count in its name", guessed=True)
     return ResolvedModel(name, spec.model.revision, None, "nothing", guessed=True)
+
+
+def resolve_draft(spec: Spec, tables: Tables) -> ModelFacts | ParameterCount | None:
+    """What is known of the draft model; None for nothing, and for methods that load no whole model."""
+    asked = spec.engine.speculative
+    if asked is None or asked.method != DRAFTING or not asked.model:
+        return None
+    repository = hub_id(asked.model)
+    return tables.models.get(repository) or lookup(repository) or parameters_from_name(repository)
 
 
 def unknown_model(spec: Spec) -> Problem:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from vllm_operator.api.quantity import to_bytes
 from vllm_operator.api.spec import Spec
 from vllm_operator.engine.arguments import kv_cache_bytes
-from vllm_operator.engine.profiles import Settings
 from vllm_operator.errors import Problem
 from vllm_operator.plan.types import Facts, Plan, Refusal
 from vllm_operator.sizing.choose import size
@@ -81,10 +81,15 @@ def offers_for(spec: Spec, facts: Facts, tables: Tables) -> tuple[Offer, ...]:
     return seen or (_table_offer(said),)
 
 
-def request_for(
-    spec: Spec, chosen: Settings, model: ModelFacts | ParameterCount, offers: tuple[Offer, ...], version: str
-) -> SizingRequest:
+def _overrides_config(spec: Spec) -> bool:
+    """Whether --hf-overrides is among the extra arguments; `=` or a dot with a key may follow its name."""
+    words = (word.replace("_", "-") for word in spec.engine.extra_args)
+    return any(re.match(r"--hf-overrides(?:[=.]|$)", word) for word in words)
+
+
+def request_for(plan: Plan, model: ModelFacts | ParameterCount, offers: tuple[Offer, ...]) -> SizingRequest:
     """The spec as a question to the memory model."""
+    spec, chosen = plan.resource.spec, plan.settings
     engine, shape = spec.engine, spec.parallelism
     length = spec.model.max_length
     return SizingRequest(
@@ -108,8 +113,10 @@ def request_for(
         lora_rank=engine.lora.max_rank if engine.lora else 16,
         speculative_method=engine.speculative.method if engine.speculative else None,
         speculative_tokens=engine.speculative.tokens if engine.speculative else 0,
-        engine_version=version,
+        draft=plan.model.draft if plan.model else None,
+        engine_version=plan.engine_version,
         kv_cache_bytes=kv_cache_bytes(spec),
+        overridden=_overrides_config(spec),
     )
 
 
@@ -140,7 +147,7 @@ def size_spec(plan: Plan, model: ModelFacts | ParameterCount, facts: Facts, tabl
         return refusal
 
     def shape(offers: tuple[Offer, ...]) -> Sizing:
-        return size(request_for(spec, plan.settings, model, offers, plan.engine_version))
+        return size(request_for(plan, model, offers))
 
     offers = offers_for(spec, facts, tables)
     answer = shape(offers)

@@ -36,6 +36,7 @@ class LiveClaim:
     bound: bool
     owns_class: bool = False  # whether the operator itself set the class, and not the cluster's default
     holds: str = ""  # digest of the files that it is known to hold, as `cache.model_digest` says it
+    created: str = ""  # RFC 3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,11 @@ class LiveWorkload:
     model_digest: str
     commit: str = ""  # that its pods are started with
     image: str = ""  # of its servers
+    claim: str = ""  # that they keep downloaded files in
     inputs: str = ""  # what its pod template was rendered from, as `inputs.pod_inputs` says it
+
+
+NO_REPORT = "NoReport"  # why nothing is known of a source: the Job that looked said nothing that can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,12 @@ class Inspection:
     reason: str = ""
     message: str = ""
     trying: bool = False  # it failed and will be tried again
-    recorded: bool = False  # taken from the status: the Job may go
+    recorded: bool = False  # the status speaks of the source already
+
+    @property
+    def settled(self) -> bool:
+        """Whether no Job need look any more: that one left no report is nothing to go by for ever."""
+        return self.recorded and self.reason != NO_REPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ class Facts:
 
     offers: tuple[Offer, ...] | None = None  # None: no cluster to ask, take the GPU table's word
     claim: LiveClaim | None = None
+    modes: tuple[str, ...] = ()  # access modes of a user's own claim that servers mount, where it was looked at
     workload: LiveWorkload | None = None
     previous_product: str = ""
     inspects: bool = False  # whether there is a cluster in which a Job can look at the source
@@ -109,6 +120,7 @@ class ResolvedModel:
     facts: ModelFacts | ParameterCount | None
     known_from: str  # in words: the catalogue, spec.model.facts, the name
     guessed: bool = False  # from the name, or not at all: whoever can look at the source knows better
+    draft: ModelFacts | ParameterCount | None = None  # the model that drafts, where one does and is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +163,6 @@ class Plan:
     commit: str = ""  # that is served, as far as it is known
     warnings: tuple[Warn, ...] = ()
     storage_problem: str = ""  # a change of the claim that Kubernetes does not allow
-    model_digest: str = ""
     held: bool = False  # the cache is known to hold the files: servers need not wait for the Job that looks again
     weights_gib: float | None = None
     handover_replicas: int | None = None  # hold this many under another manager before letting go of them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,13 @@ from vllm_operator.engine.profiles import Settings
 from vllm_operator.engine.source import MODEL_MOUNT, Scheme, parse_source
 from vllm_operator.errors import Problem
 from vllm_operator.naming import (
+    CACHE_VOLUME,
     COMMIT_ANNOTATION,
     DRAINING_ANNOTATION,
     INPUTS_ANNOTATION,
     MODEL_ANNOTATION,
     RESOURCE_ANNOTATION,
+    SERVER_CONTAINER,
     child_name,
     digest,
     labels,
@@ -77,7 +79,21 @@ def overlay_problems(spec: Spec) -> tuple[Problem, ...]:
     return (
         *(problem for problem in unknown if problem.field not in objects),
         *(Problem(path, "must be an object") for path, value in objects.items() if not isinstance(value, Mapping)),
+        *_containers_without_image(overlay.get("spec")),
     )
+
+
+def _containers_without_image(pod: object) -> Iterator[Problem]:
+    """Most often one that is meant for the server, by somebody who did not know its name."""
+    containers = pod.get("containers") if isinstance(pod, Mapping) else None
+    for number, one in enumerate(containers if isinstance(containers, list) else ()):
+        if isinstance(one, Mapping) and not one.keys() & {"image", "$patch"} and _is_added(one.get("name")):
+            sentence = f"{one['name']} has no image; the server's own container is called {SERVER_CONTAINER}"
+            yield Problem(f"spec.podTemplate.spec.containers[{number}]", sentence)
+
+
+def _is_added(name: object) -> bool:
+    return isinstance(name, str) and name != SERVER_CONTAINER
 
 
 def is_at_rest(spec: Spec) -> bool:
@@ -108,7 +124,7 @@ def _volumes(spec: Spec, name: str, sizing: Sizing) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(spec, sizing)}},
         {"name": "tmp", "emptyDir": {}},
-        _volume("cache", claim_name(spec, name)) if has_cache(spec) else {"name": "cache", "emptyDir": {}},
+        _volume(CACHE_VOLUME, claim_name(spec, name)) if has_cache(spec) else {"name": CACHE_VOLUME, "emptyDir": {}},
     ]
     if source.scheme is Scheme.CLAIM:
         found.append(_volume("model", source.location, read_only=True))
@@ -133,8 +149,8 @@ def _mounts(spec: Spec, compiled: str) -> list[dict[str, Any]]:
     """
     source = parse_source(spec.model.source)
     shared = has_cache(spec)
-    cache: dict[str, Any] = {"name": "cache", "mountPath": CACHE_MOUNT}
-    hub: dict[str, Any] = {"name": "cache", "mountPath": HUB_MOUNT, "subPath": "hub"}
+    cache: dict[str, Any] = {"name": CACHE_VOLUME, "mountPath": CACHE_MOUNT}
+    hub: dict[str, Any] = {"name": CACHE_VOLUME, "mountPath": HUB_MOUNT, "subPath": "hub"}
     found: list[dict[str, Any]] = [
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
@@ -171,9 +187,8 @@ def placement(spec: Spec, sizing: Sizing) -> dict[str, Any]:
     return {"nodeSelector": node_selector(spec, sizing), "tolerations": _tolerations(spec, sizing)}
 
 
-def _surge(spec: Spec) -> tuple[int, int]:
+def _surge(spec: Spec, *, single_node: bool) -> tuple[int, int]:
     """MaxSurge and maxUnavailable: without a spare GPU, or on a single-node volume, the old replica stops first."""
-    single_node = has_cache(spec) and spec.cache.access_mode == "ReadWriteOnce"
     return (1, 0) if spec.rollout.spare_gpu and not single_node else (0, 1)
 
 
@@ -185,6 +200,7 @@ class Launch:
     model_digest: str
     commit: str
     weights_gib: float
+    single_node: bool  # what they mount
 
 
 def _annotations(spec: Spec, name: str, launch: Launch) -> dict[str, str]:
@@ -196,7 +212,7 @@ def _annotations(spec: Spec, name: str, launch: Launch) -> dict[str, str]:
 def deployment(plan: Plan, sizing: Sizing, defaults: Defaults, launch: Launch) -> Child:
     """The Deployment of the servers."""
     spec, name = plan.resource.spec, plan.resource.name
-    surge, unavailable = _surge(spec)
+    surge, unavailable = _surge(spec, single_node=launch.single_node)
     compiled = f"compiled/{digest([server_image(spec, defaults), sizing.gpu.product if sizing.gpu else 'cpu'])}"
     values = {
         "replicas": replicas(spec),

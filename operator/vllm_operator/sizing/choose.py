@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vllm_operator.sizing import estimated, explain, nearest
+from vllm_operator.sizing.agreement import agreement_reasons
+from vllm_operator.sizing.drafting import draft_facts, draft_reasons, with_doubt
 from vllm_operator.sizing.facts import ModelFacts
 from vllm_operator.sizing.memory import Estimate, Estimator, Settings
 from vllm_operator.sizing.online import as_requested
@@ -48,13 +50,26 @@ def assess(request: SizingRequest) -> Sizing:
     model = estimated.facts_of(request.model) if isinstance(request.model, ParameterCount) else request.model
     facts = as_requested(model, request)
     settings = settings_of(request, facts)
-    wrong = input_reasons(facts, settings, request.max_length if isinstance(request.max_length, int) else None)
+    wrong = input_reasons(facts, settings, length_to_check(request))
+    if isinstance(request.model, ModelFacts):
+        wrong += agreement_reasons(request.model, request)
+    wrong += draft_reasons(request)
     if wrong:
         return refusal(tuple(wrong))
-    search = Search(request, facts, Estimator.of(facts, settings))
+    search = Search(request, facts, Estimator.of(facts, settings, draft_facts(request)))
     search.run()
-    answer = answer_of(search)
-    return as_estimate(request.model, answer) if isinstance(request.model, ParameterCount) else answer
+    answer = with_doubt(request, answer_of(search))
+    if not isinstance(request.model, ParameterCount):
+        return answer
+    if request.max_length == "auto":
+        # What the model was trained for is not known: vLLM, which reads it, finds the length that fits.
+        answer = replace(answer, max_length=None)
+    return as_estimate(request.model, answer)
+
+
+def length_to_check(request: SizingRequest) -> int | None:
+    """The length that config.json must allow: none where vLLM chooses it, or --hf-overrides may raise the limit."""
+    return request.max_length if isinstance(request.max_length, int) and not request.overridden else None
 
 
 def as_estimate(model: ParameterCount, answer: Sizing) -> Sizing:
@@ -156,6 +171,7 @@ def per_gpu(estimate: Estimate) -> PerGPU:
         other=_gib(worst.other),
         kv_cache=_gib(worst.available),
         reserve=round(estimate.gpu.memory_gib - worst.requested / GIB, 3),
+        draft=round(worst.draft / GIB, 3),
     )
 
 

@@ -45,8 +45,8 @@ def choice(search: Search, answer: Sizing) -> str:
     if per is None:
         return ""
     used = (
-        f"{shape(answer)}: of {per.capacity:.2f} GiB a GPU, weights take {per.weights:.2f}, activations "
-        f"{band(per.activations)}, CUDA "
+        f"{shape(answer)}: of {per.capacity:.2f} GiB a GPU, weights take {per.weights:.2f}{_drafting(per)}, "
+        f"activations {band(per.activations)}, CUDA "
         f"graphs {band(per.graphs)}, the rest {band(per.other)}; {band(per.kv_cache, ' GiB')} are left for the KV cache"
     )
     parts = [used + _holds(answer) + "."]
@@ -55,8 +55,12 @@ def choice(search: Search, answer: Sizing) -> str:
     if not search.facts.known and not isinstance(search.request.model, ParameterCount):
         arranged = "from the bytes of its files" if search.facts.total_bytes else "as if it were arranged like Llama"
         parts.append(f"The architecture {search.facts.architecture} is not known here: it was sized {arranged}.")
-    parts += [text for text in (ties(search, answer), *cautions(search.facts, answer)) if text]
+    parts += [text for text in (ties(search, answer), *cautions(search.request, search.facts, answer)) if text]
     return clipped(" ".join(parts))
+
+
+def _drafting(per: PerGPU) -> str:
+    return f" ({per.draft:.2f} of it the draft model's)" if per.draft else ""
 
 
 def _holds(answer: Sizing) -> str:

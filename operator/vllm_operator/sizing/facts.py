@@ -51,6 +51,7 @@ class ModelFacts:
     kv_heads: int = 0
     head_size: int = 0
     max_length: int = 0
+    yarn_length: int = 0  # the same up to vLLM 0.29; 0 where no YaRN scaling says otherwise
     layers: tuple[Layer, ...] = ()
     tied: bool = False
     head_format: Format = SIXTEEN_BIT  # of the output layer
@@ -133,6 +134,7 @@ def _facts(reader: Reader, name: str, architecture: str) -> ModelFacts:
         kv_heads=blue.kv_heads,
         head_size=blue.head_size,
         max_length=max_length(text),
+        yarn_length=yarn_length(text),
         layers=layers,
         tied=text.flag("tie_word_embeddings", default=family.tied),
         head_format=blue.format("lm_head") if _quantizes_head(blue) else dense(),
@@ -195,6 +197,15 @@ def max_length(text: Reader) -> int:
         return longest
     kind = scaling.word("rope_type", "type", default="default")
     return longest if kind in SCALED_ALREADY else int(longest * scaling.number("factor", default=1.0))
+
+
+def yarn_length(text: Reader) -> int:
+    """The length that vLLM up to 0.29 gives a YaRN model: original length times factor; 0 for any other model."""
+    scaling = text.section("rope_scaling", "rope_parameters")
+    if scaling is None or scaling.word("rope_type", "type") != "yarn" or "gemma3" in text.word("model_type"):
+        return 0
+    original = scaling.optional("original_max_position_embeddings")
+    return int(original * scaling.number("factor", default=1.0)) if original else 0
 
 
 def build_layers(blue: Blueprint) -> tuple[Layer, ...]:

@@ -119,6 +119,7 @@ class CacheRequest:
     tensor: int
     element_bytes: float
     speculative_tokens: int = 0
+    block: int = BLOCK  # tokens a block of layers that keep keys and values
 
 
 def spec_of(cache: Cache, request: CacheRequest) -> Spec:
@@ -126,12 +127,12 @@ def spec_of(cache: Cache, request: CacheRequest) -> Spec:
     match cache:
         case AttentionCache():
             heads = max(1, cache.kv_heads // request.tensor)
-            page = int(BLOCK * heads * (cache.key_size + cache.value_size) * request.element_bytes)
+            page = int(request.block * heads * (cache.key_size + cache.value_size) * request.element_bytes)
             if cache.window:
-                return Spec(Kind.WINDOW, page, BLOCK, cache.window)
+                return Spec(Kind.WINDOW, page, request.block, cache.window)
             if cache.chunk:
-                return Spec(Kind.CHUNK, page, BLOCK, cache.chunk)
-            return Spec(Kind.FULL, page, BLOCK)
+                return Spec(Kind.CHUNK, page, request.block, cache.chunk)
+            return Spec(Kind.FULL, page, request.block)
         case LatentCache():
             sparse_fp8 = cache.index_bytes and request.element_bytes == 1
             row = FP8_DS_MLA_BYTES if sparse_fp8 else cache.width * request.element_bytes

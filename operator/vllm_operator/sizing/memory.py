@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from vllm_operator.sizing.facts import ModelFacts
 from vllm_operator.sizing.gpus import GPU
-from vllm_operator.sizing.kv import ELEMENT_BYTES, CacheRequest, Pool, pool
-from vllm_operator.sizing.layers import Cache
+from vllm_operator.sizing.kv import BLOCK, ELEMENT_BYTES, LATENT_BLOCK, CacheRequest, Pool, pool
+from vllm_operator.sizing.layers import Cache, LatentCache
 from vllm_operator.sizing.quantization import Scheme
 from vllm_operator.sizing.terms import (
     Bytes,
@@ -77,6 +77,7 @@ class StageEstimate:
     graphs: Bytes
     pool: Pool
     total: float = 0.0
+    draft: float = 0.0  # of the weights: those of a draft model
     given: int | None = None  # KV cache that was asked for in bytes
 
     @property
@@ -148,6 +149,16 @@ def weights_factor(facts: ModelFacts, capability: int | None) -> float:
     return MXFP4_REPACKED.get((capability or 0) // 10, 1.07)
 
 
+def drafted(draft: ModelFacts, shape: Shape) -> Shape:
+    """How a draft model is split beside a model (config/speculative.py create_draft_parallel_config)."""
+    return Shape(shape.tensor, 1, expert=shape.expert and draft.is_moe)
+
+
+def uneven_bytes(facts: ModelFacts, shape: Shape) -> float:
+    """What a rank may hold above its even share, where only the sum of the tensors is known: an embedding."""
+    return 2.0 * facts.vocabulary * facts.hidden / shape.tensor if facts.total_bytes else 0.0
+
+
 def element_bytes(facts: ModelFacts, kv_cache_dtype: str) -> float:
     """Bytes of one element of the KV cache."""
     dtype = kv_cache_dtype if kv_cache_dtype != "auto" else facts.kv_cache_dtype
@@ -162,14 +173,16 @@ class Estimator:
 
     facts: ModelFacts
     settings: Settings
+    draft: ModelFacts | None  # a draft model that is loaded beside, as far as it is known
     _weights: dict[tuple[Shape, object], tuple[StageWeights, ...]]
+    _drafts: dict[tuple[Shape, object], float]
     _pools: dict[tuple[int, int], tuple[Pool, ...]]
     _terms: dict[tuple[Shape, int], tuple[Bytes, Bytes]]
 
     @classmethod
-    def of(cls, facts: ModelFacts, settings: Settings) -> Estimator:
+    def of(cls, facts: ModelFacts, settings: Settings, draft: ModelFacts | None = None) -> Estimator:
         """An estimator with nothing kept yet."""
-        return cls(facts, settings, {}, {}, {})
+        return cls(facts, settings, draft, {}, {}, {}, {})
 
     def estimate(self, gpu: GPU, shape: Shape) -> Estimate:
         """Every stage of the shape on that card."""
@@ -195,15 +208,17 @@ class Estimator:
         activations, captured = self._stage_terms(shape)
         held = float(part.total + lora_bytes(facts, load, shape.tensor) // shape.pipeline)
         factor = weights_factor(facts, gpu.capability)
+        drafting = self._draft(gpu, shape) if last else Bytes(0.0, 0.0)
         return StageEstimate(
             math.ceil(total * self.settings.utilization),
-            Bytes(held, held * factor + self._spread(shape)),
+            Bytes(held, held * factor + self._spread(shape)).plus(drafting),
             Bytes(sampler, sampler),
             non_torch(shape),
             activations,
             captured,
             cache,
             total,
+            drafting.low,
             self.settings.kv_cache_bytes,
         )
 
@@ -211,12 +226,22 @@ class Estimator:
         """What weights may take on top: of encoders, and of tensors whose place is not known."""
         facts = self.facts
         encoder = (facts.vision_bytes + facts.vision_sharded_bytes / shape.tensor) if self.settings.vision else 0.0
-        uneven = 2.0 * facts.vocabulary * facts.hidden / shape.tensor if facts.total_bytes else 0.0
-        return encoder * (SPREAD - 1) + uneven + self._draft(shape)
+        return encoder * (SPREAD - 1) + uneven_bytes(facts, shape) + self._drafting_head(shape)
 
-    def _draft(self, shape: Shape) -> float:
-        """At most a drafting head as large as the largest layer, with an embedding and an output layer."""
-        if not self.settings.load.drafts:
+    def _draft(self, gpu: GPU, shape: Shape) -> Bytes:
+        """The draft model on one GPU of the last stage; nothing where none is known."""
+        if self.draft is None:
+            return Bytes(0.0, 0.0)
+        alone, padding = drafted(self.draft, shape), padding_for(gpu.capability)
+        key = (alone, padding)
+        if key not in self._drafts:
+            self._drafts[key] = float(weights(self.draft, alone, padding)[0].total)
+        held = self._drafts[key]
+        return Bytes(held, held * weights_factor(self.draft, gpu.capability) + uneven_bytes(self.draft, alone))
+
+    def _drafting_head(self, shape: Shape) -> float:
+        """At most a head as large as the largest layer, with an embedding and an output layer."""
+        if self.draft is not None or not self.settings.load.drafts:
             return 0.0
         largest = max((layer_bytes(layer, shape, Padding()) for layer in self.facts.layers), default=0)
         return largest + 4.0 * self.facts.vocabulary * self.facts.hidden / shape.tensor
@@ -226,6 +251,8 @@ class Estimator:
         if key not in self._terms:
             load, terms = self.settings.load, self.settings.terms
             activations = transient(self.facts, load, shape, terms)
+            if self.draft is not None:
+                activations = activations.most(transient(self.draft, load, shape, terms))
             if self.settings.vision:
                 activations = activations.plus(Bytes(0.0, ENCODER_PROFILE))
             self._terms[key] = (activations, graphs(self.facts, load, terms))
@@ -241,19 +268,26 @@ class Estimator:
     def _stage_pools(self, shape: Shape) -> tuple[Pool, ...]:
         key = (shape.tensor, shape.pipeline)
         if key not in self._pools:
-            self._pools[key] = pools(self.facts, shape, self.settings)
+            self._pools[key] = pools(self.facts, shape, self.settings, self.draft)
         return self._pools[key]
 
 
-def pools(facts: ModelFacts, shape: Shape, settings: Settings) -> tuple[Pool, ...]:
-    """The block pool of one GPU of every stage."""
-    caches: list[tuple[int, Cache]] = [(index, layer.cache) for index, layer in enumerate(facts.layers) if layer.cache]
+def pools(facts: ModelFacts, shape: Shape, settings: Settings, draft: ModelFacts | None = None) -> tuple[Pool, ...]:
+    """The block pool of one GPU of every stage; layers of a draft model come last, all of them on the last stage."""
+    layers = (*facts.layers, *(draft.layers if draft else ()))
+    *first, last = stages(len(facts.layers), shape.pipeline)
+    caches: list[tuple[int, Cache]] = [(index, layer.cache) for index, layer in enumerate(layers) if layer.cache]
+    # The size of a block is one setting for all layers (config/cache.py block_size).
+    latent = any(isinstance(cache, LatentCache) for _, cache in caches)
     request = CacheRequest(
-        shape.tensor, element_bytes(facts, settings.kv_cache_dtype), speculative_tokens=settings.load.speculative_tokens
+        shape.tensor,
+        element_bytes(facts, settings.kv_cache_dtype),
+        speculative_tokens=settings.load.speculative_tokens,
+        block=LATENT_BLOCK if latent else BLOCK,
     )
     tokens = settings.load.batched_tokens
     in_flight = (shape.pipeline + 1) * tokens if settings.terms.keeps_in_flight else tokens
     return tuple(
         pool(caches, members, request, in_flight, settings.states)
-        for members in stages(len(facts.layers), shape.pipeline)
+        for members in (*first, range(last.start, len(layers)))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from vllm_operator.sizing import catalogue, gpus
+from vllm_operator.sizing import agreement, catalogue, drafting, gpus
 from vllm_operator.sizing.types import Offer, ParameterCount, ReasonKind, Sizing, SizingRequest, Verdict
 
 Assess = Callable[[SizingRequest], Sizing]
@@ -66,6 +66,8 @@ def changes(request: SizingRequest, answer: Sizing) -> Iterator[Change]:
         yield Change("expert parallelism", replace(request, expert=True))
     if request.memory_utilization < 0.95:  # noqa: PLR2004 - the highest utilisation worth proposing
         yield Change("memory utilization 0.95", replace(request, memory_utilization=0.95))
+    if request.speculative_method == drafting.METHOD:
+        yield Change("no draft model", replace(request, speculative_method=None, speculative_tokens=0, draft=None))
     yield from _model_changes(request)
     yield from _card_changes(request)
 
@@ -82,6 +84,8 @@ def _input_changes(request: SizingRequest, answer: Sizing) -> Iterator[Change]:
         yield Change(f"{request.max_sequences} batched tokens", fixed)
     if "LengthBeyondModel" in codes:
         yield Change("maximum length", replace(request, max_length="auto"), length=True)
+    if any(reason.code == agreement.CODE for reason in answer.reasons):
+        yield Change("quantization left unset", replace(request, quantization=None))
     if any(reason.code == "HeadroomTooSmall" for reason in answer.reasons):
         yield Change("memory utilization 0.9", replace(request, memory_utilization=0.9))
     if any(reason.code == "UnsupportedDtype" for reason in answer.reasons) and request.dtype != "half":

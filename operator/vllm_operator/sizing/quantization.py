@@ -26,7 +26,8 @@ class Scheme(StrEnum):
     GPTQ = "gptq"  # auto_gptq.py
     WNA16 = "wna16"  # compressed_tensors_wNa16.py
     NVFP4 = "nvfp4"  # modelopt.py ModelOptNvFp4LinearMethod
-    MXFP4 = "mxfp4"  # fused_moe/oracle/mxfp4.py: experts only
+    MXFP4 = "mxfp4"  # fused_moe/oracle/mxfp4.py: experts only, unless made while loading (online/mxfp4.py)
+    MXFP8 = "mxfp8"  # online/mxfp8.py: one 8-bit scale a group of 32
     NF4 = "bitsandbytes"  # bitsandbytes.py: 4-bit NormalFloat, block 64
 
 
@@ -146,6 +147,7 @@ _SCALES: Mapping[Scheme, Callable[[Format, int, int, int], int]] = {
     Scheme.FP8_BLOCK: lambda fmt, rows, columns, _merged: 4 * _ceil(rows, fmt.block) * _ceil(columns, fmt.block),
     Scheme.NVFP4: lambda _fmt, rows, columns, merged: rows * columns // 16 + 8 * merged,
     Scheme.MXFP4: lambda _fmt, rows, columns, _merged: rows * columns // 32,
+    Scheme.MXFP8: lambda _fmt, rows, columns, _merged: rows * columns // 32,
     Scheme.NF4: lambda _fmt, rows, columns, _merged: 4 * _ceil(rows * columns, 64),
     Scheme.AWQ: _group_scales,
     Scheme.GPTQ: _group_scales,
@@ -163,9 +165,19 @@ ONLINE: Mapping[str, Format] = {
     "fp8": Format(Scheme.FP8_TENSOR, 8),
     "fp8_per_tensor": Format(Scheme.FP8_TENSOR, 8),
     "fp8_per_block": Format(Scheme.FP8_BLOCK, 8, block=128),
+    "fp8_per_channel": Format(Scheme.FP8_CHANNEL, 8),
+    "mxfp8": Format(Scheme.MXFP8, 8, group=32),
+    "mxfp4": Format(Scheme.MXFP4, 4, group=32),
     "bitsandbytes": Format(Scheme.NF4, 4),
 }
-"""Formats that vLLM makes while loading an unquantised checkpoint (`--quantization`)."""
+"""Formats that vLLM makes while loading an unquantised checkpoint (`--quantization`; vllm/config/quantization.py)."""
+
+ONLINE_EXPERTS: Mapping[str, Format] = {
+    "int8_per_channel_weight_only": Format(Scheme.INT8_CHANNEL, 8),
+    "experts_int8": Format(Scheme.INT8_CHANNEL, 8),
+    "nvfp4_per_token": Format(Scheme.NVFP4, 4, group=16),
+}
+"""The same for routed experts alone: all else stays as it is (`linear` unset there; experts_int8.py)."""
 
 
 class UnknownQuantizationError(ValueError):

@@ -5,6 +5,7 @@ Every rule names the file under vllm/ that has it. Rules that changed between ve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from math import gcd
 
@@ -31,9 +32,19 @@ MINIMUM_CAPABILITY: dict[Scheme, tuple[int, str]] = {
     Scheme.WNA16: (75, "compressed-tensors WNA16"),
     Scheme.NVFP4: (75, "NVFP4"),
     Scheme.MXFP4: (80, "MXFP4"),
+    Scheme.MXFP8: (75, "MXFP8"),
     Scheme.NF4: (70, "bitsandbytes"),
 }
 """Lowest compute capability (quantization/*.py get_min_capability)."""
+
+ONLINE_CARDS: dict[str, tuple[int, int, str]] = {
+    "fp8_per_channel": (89, 999, "8.9 or later: older cards have no kernel that quantises activations by token"),
+    "nvfp4_per_token": (100, 109, "10.x: there is no kernel for others"),
+}
+"""Formats made while loading that ask more of a card: lowest and highest compute capability, and in words.
+
+Source: layers/quantization/online/fp8.py Fp8PtpcOnlineLinearMethod, online/nvfp4.py Nvfp4OnlineMoEMethod.
+"""
 
 
 def _validity(code: str, message: str) -> Reason:
@@ -55,13 +66,24 @@ def input_reasons(facts: ModelFacts, settings: Settings, max_length: int | None)
     if max_length is not None and facts.max_length and max_length > facts.max_length:
         said = (
             f"User-specified max_model_len ({max_length}) is greater than the derived max_model_len "
-            f"({facts.max_length}) of {facts.name}."
+            f"({facts.max_length}) of {facts.name}.{_way_to_yarn(facts, max_length)}"
         )
         found.append(Reason("LengthBeyondModel", said, ReasonKind.INPUT))
     if not 0 < settings.utilization <= 1:
         said = f"memory utilization is {settings.utilization:g}: above 0 and at most 1 was expected."
         found.append(Reason("UtilizationOutOfRange", said, ReasonKind.INPUT))
     return found
+
+
+def _way_to_yarn(facts: ModelFacts, max_length: int) -> str:
+    """How a YaRN config, whose limit was not raised with its factor, gets the length (config/model.py from 0.30 on)."""
+    if max_length > facts.yarn_length:
+        return ""
+    overrides = json.dumps({"max_position_embeddings": facts.yarn_length})
+    return (
+        " vLLM takes max_position_embeddings of a YaRN config as scaled already: add --hf-overrides "
+        f"'{overrides}' to engine.extraArgs."
+    )
 
 
 def card_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> list[Reason]:
@@ -78,10 +100,22 @@ def card_reasons(facts: ModelFacts, gpu: GPU, dtype: str) -> list[Reason]:
         if capability < minimum:
             said = f"{name} needs compute capability {minimum / 10:.1f}; {gpu.name} has {gpu.compute_capability}."
             found.append(_validity("UnsupportedQuantization", said))
+    found += _online_reasons(facts, gpu, capability)
     return found or _unpacked(facts, gpu, capability)
 
 
-_FP8 = frozenset({Scheme.FP8_TENSOR, Scheme.FP8_BLOCK, Scheme.FP8_CHANNEL})
+def _online_reasons(facts: ModelFacts, gpu: GPU, capability: int) -> Iterator[Reason]:
+    """What a format that is made while loading asks of the card, beyond what a checkpoint in that format does."""
+    lowest, highest, words = ONLINE_CARDS.get(facts.quantization or "", (0, 999, ""))
+    if not lowest <= capability <= highest:
+        said = (
+            f"quantization {facts.quantization} needs compute capability {words}; {gpu.name} has "
+            f"{gpu.compute_capability}."
+        )
+        yield _validity("UnsupportedQuantization", said)
+
+
+_FP8 = frozenset({Scheme.FP8_TENSOR, Scheme.FP8_BLOCK, Scheme.FP8_CHANNEL, Scheme.MXFP8})
 LEAST_FOR_UNPACKING = 80
 """Compute capability from which Marlin kernels unpack FP8 with asynchronous copies, at about the speed of 16 bit."""
 
@@ -206,6 +240,12 @@ def _format_reasons(linear: Linear, tp: int) -> Iterator[Reason]:
                 f"Weight output_partition_size = {bad} is not divisible by weight quantization block_n = {fmt.block}."
             )
             yield _validity("QuantGroupMisaligned", f"{said} ({linear.name}, tensor parallel size {tp})")
+    if fmt.scheme in {Scheme.MXFP4, Scheme.MXFP8} and inputs % fmt.group:
+        said = (
+            f"{fmt.scheme.upper()} requires input_size_per_partition ({inputs}) to be divisible by {fmt.group}. "
+            f"({linear.name}, tensor parallel size {tp})"
+        )
+        yield _validity("QuantGroupMisaligned", said)
     if fmt.scheme in {Scheme.AWQ, Scheme.GPTQ, Scheme.WNA16}:
         yield from _grouped_reasons(linear, fmt, inputs, sum(outputs), tp)
 
@@ -253,6 +293,9 @@ def _expert_reasons(experts: Experts, shape: Shape, settings: Settings) -> Itera
         yield _validity("IntermediateNotDivisible", said)
         return
     share, block = experts.intermediate // tp, experts.format.block
+    if experts.format.scheme is Scheme.MXFP8 and share % experts.format.group:
+        said = f"Online MXFP8 MoE requires hidden/intermediate sizes divisible by {experts.format.group}."
+        yield _validity("QuantGroupMisaligned", f"{said} ({share}, tensor parallel size {tp})")
     if experts.format.scheme is not Scheme.FP8_BLOCK or not share % block:
         return
     if settings.terms.refines_fp8_experts and gcd(share, block) >= SMALLEST_FP8_BLOCK:
@@ -270,16 +313,14 @@ def memory_reason(facts: ModelFacts, estimate: Estimate, floor: int, *, exact: b
     stage = min(estimate.stages, key=lambda one: one.available.low - one.pool.needed(floor))
     name, low = estimate.gpu.name, stage.available.low / GIB
     weights, requested = stage.weights.high / GIB, stage.requested / GIB
+    loaded = f"{weights:.2f} GiB" + (f" ({stage.draft / GIB:.2f} of it the draft model's)" if stage.draft else "")
     on_gpu = f"on each of {estimate.shape.gpus} x {name}" if estimate.shape.gpus > 1 else f"on {name}"
     if weights >= requested:
-        said = (
-            f"Weights take {weights:.2f} GiB {on_gpu}, which grants {requested:.2f} of its "
-            f"{estimate.gpu.memory_gib:.2f} GiB."
-        )
+        said = f"Weights take {loaded} {on_gpu}, which grants {requested:.2f} of its {estimate.gpu.memory_gib:.2f} GiB."
         return Reason("WeightsExceedMemory", said, ReasonKind.MEMORY)
     if low <= 0:
         said = (
-            f"No available memory for the cache blocks: weights {weights:.2f} GiB, activations, graphs and the rest "
+            f"No available memory for the cache blocks: weights {loaded}, activations, graphs and the rest "
             f"{stage.used.high / GIB - weights:.2f} GiB of {requested:.2f} GiB {on_gpu}."
         )
         return Reason("KVCacheTooSmall", said, ReasonKind.MEMORY)
@@ -291,7 +332,7 @@ def memory_reason(facts: ModelFacts, estimate: Estimate, floor: int, *, exact: b
             "Mamba cache block."
         )
         return Reason("StateCacheTooSmall", said, ReasonKind.MEMORY)
-    needed, fits = stage.pool.needed(floor) / GIB, estimate.longest(facts.max_length or floor)
+    needed, fits = stage.pool.needed(floor) / GIB, estimate.longest(max(facts.max_length, floor))
     asked_for = "the model's max seq len" if exact else "the shortest useful length"
     said = (
         f"To serve at least one request with {asked_for} ({floor:,}), {needed:.2f} GiB KV cache is "

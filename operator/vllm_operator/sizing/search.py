@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vllm_operator.sizing.candidates import Candidate, candidates, first_splits, inventory_reason
+from vllm_operator.sizing.drafting import of_draft
 from vllm_operator.sizing.facts import ModelFacts
-from vllm_operator.sizing.memory import Estimate, Estimator
+from vllm_operator.sizing.gpus import GPU
+from vllm_operator.sizing.memory import Estimate, Estimator, drafted
 from vllm_operator.sizing.rules import card_reasons, headroom_reasons, memory_reason, shape_reasons
 from vllm_operator.sizing.types import Offer, Reason, ReasonKind, Rejected, SizingRequest
 from vllm_operator.sizing.weights import Shape
@@ -60,7 +62,7 @@ class Search:
     def _candidates(self, offer: Offer) -> Iterator[Candidate]:
         """Candidates of an offer that break no rule; an offer or a shape that breaks one is noted."""
         wrong = inventory_reason(self.request, offer)
-        reasons = [wrong] if wrong else card_reasons(self.facts, offer.gpu, self.request.dtype)
+        reasons = [wrong] if wrong else self._card_reasons(offer.gpu)
         if reasons:
             self.rejected.append(Rejected(offer.gpu.name, reasons[0]))
             if reasons[0].kind is not ReasonKind.ADVICE:
@@ -75,15 +77,28 @@ class Search:
             if found:
                 yield found
 
+    def _card_reasons(self, gpu: GPU) -> list[Reason]:
+        """What the card cannot compute, of the model or else of its draft model."""
+        found = card_reasons(self.facts, gpu, self.request.dtype)
+        draft = self.estimator.draft
+        return found or (of_draft(draft, card_reasons(draft, gpu, self.request.dtype)) if draft else [])
+
     def is_valid(self, shape: Shape) -> bool:
         """Whether vLLM would take the split."""
         return not self.shape_reasons(shape)
 
     def shape_reasons(self, shape: Shape) -> tuple[Reason, ...]:
-        """Why the model cannot be split like that."""
+        """Why the model, or its draft model, cannot be split like that."""
         if shape not in self._reasons:
-            self._reasons[shape] = tuple(shape_reasons(self.facts, shape, self.estimator.settings))
+            found = shape_reasons(self.facts, shape, self.estimator.settings)
+            self._reasons[shape] = (*found, *self._draft_reasons(shape))
         return self._reasons[shape]
+
+    def _draft_reasons(self, shape: Shape) -> list[Reason]:
+        draft = self.estimator.draft
+        if draft is None or not draft.known:  # the heads of a stand-in are not the model's
+            return []
+        return of_draft(draft, shape_reasons(draft, drafted(draft, shape), self.estimator.settings))
 
     def _take(self, candidate: Candidate) -> bool:
         """Look at one candidate; true when it fits, so that larger ones of the offer need no look."""

@@ -1,16 +1,17 @@
 """Rows that a platform team adds: GPUs that the shipped table does not know, weights of their own, models of their own.
 
 One YAML document with `gpus:` and `models:`, each a mapping as in data/gpus.yaml and data/models.yaml. Rows
-that are wrong are
-refused one by one with line and field; the others count.
+that are wrong are refused one by one with line and field; the others count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from vllm_operator.errors import UsageError
 from vllm_operator.sizing.facts import ModelFacts, facts_from_config
 from vllm_operator.sizing.gpus import GPU, gpu_from_row, gpus, parse_yaml
 
@@ -19,7 +20,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """One row that is refused: where, which field, and what was expected."""
+    """One row that is refused: where, which field (none: the whole document), and what was expected."""
 
     line: int
     field: str
@@ -27,7 +28,7 @@ class BadRow:
 
     def __str__(self) -> str:
         """`line 12: gpus.MyGPU.memoryGiB: ...`."""
-        return f"line {self.line}: {self.field}: {self.sentence}"
+        return ": ".join(filter(None, (f"line {self.line}", self.field, self.sentence)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,18 @@ class Tables:
 EMPTY = Tables({}, {})
 
 SECTIONS = ("gpus", "models")
+
+
+def read_tables(path: str) -> Tables:
+    """Rows of a file. Raises UsageError when it cannot be read as one; wrong rows are listed in `bad`."""
+    try:
+        found = load_tables(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--tables={path!r} cannot be read: {error}.") from error
+    for row in found.bad:
+        if not row.field:  # of the whole file
+            raise UsageError(f"--tables={path!r} cannot be read: {row}.")
+    return found
 
 
 def load_tables(text: str) -> Tables:

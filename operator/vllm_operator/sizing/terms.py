@@ -45,6 +45,10 @@ class Bytes:
         """Both terms together."""
         return Bytes(self.low + other.low, self.high + other.high)
 
+    def most(self, other: Bytes) -> Bytes:
+        """The larger of two terms that are never there at once."""
+        return Bytes(max(self.low, other.low), max(self.high, other.high))
+
 
 NEWER_ARCHITECTURES = frozenset({"DeepseekV2ForCausalLM", "Qwen2MoeForCausalLM", "GraniteMoeForCausalLM"})
 """Mixtures of experts on the newer runner where a version has two (config/vllm.py)."""
@@ -108,6 +112,8 @@ def _quantised_input(fmt: Format, columns: int) -> float:
             return columns + 4 * -(-columns // (fmt.block or 128))
         case Scheme.FP8_TENSOR | Scheme.FP8_CHANNEL | Scheme.INT8_CHANNEL:
             return columns + 4
+        case Scheme.MXFP8:
+            return columns * 1.03125
         case Scheme.NVFP4:
             return columns * 0.5625
         case _:

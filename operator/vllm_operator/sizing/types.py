@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
     FITS = "Fits"  # holds on the conservative bound
     TIGHT = "Tight"  # holds on the optimistic bound only
-    ESTIMATED = "Estimated"  # from the requirement table: the architecture is not known
+    ESTIMATED = "Estimated"  # from the requirement table: the architecture is not known, or the draft model
     REFUSED = "Refused"
     SKIPPED = "Skipped"  # no GPU asked for, or sizing is off
 
@@ -86,10 +86,12 @@ class SizingRequest:
     lora_rank: int = 16
     speculative_method: str | None = None
     speculative_tokens: int = 0
+    draft: ModelFacts | ParameterCount | None = None  # that the method draft_model loads; None: nothing is known of it
     language_model_only: bool = False
     engine_version: str = "0.32"
     prefix_caching: bool | None = None  # None: as the engine's version does by itself
     kv_cache_bytes: int | None = None  # KV cache a GPU as vLLM's --kv-cache-memory-bytes sets it: nothing is profiled
+    overridden: bool = False  # --hf-overrides may change what config.json says
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class PerGPU:
     other: Band
     kv_cache: Band
     reserve: float  # outside `memory_utilization`
+    draft: float = 0.0  # of the weights: those of a draft model
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from vllm_operator.status.conditions import Finding, findings
 from vllm_operator.status.notices import notices
 from vllm_operator.status.observation import Observation
 
-__all__ = ["Observation", "make_status", "notices", "refused_status"]
+__all__ = ["Observation", "held_up_status", "make_status", "notices", "refused_status"]
 
 
 def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[str, Any]:
@@ -50,6 +50,8 @@ def make_status(seen: Observation, previous: dict[str, Any], now: str) -> dict[s
 def _as_kept(plan: Plan, measured: dict[str, Any] | None, previous: Mapping[str, Any]) -> dict[str, Any]:
     """What runs as the release said that planned it; this one might plan it in another way."""
     told = {key: previous[key] for key in ("engine", "model", "sizing") if key in previous}
+    if "model" in told and (inspected := _inspected(plan)):
+        told["model"] = {**told["model"], "inspected": inspected}
     if measured and "sizing" in told:
         told["sizing"] = {**told["sizing"], "measured": measured}
     return {**told, "engine": {**(told.get("engine") or _engine(plan)), "outdated": True}}
@@ -69,6 +71,24 @@ def refused_status(body: Mapping[str, Any], error: InvalidSpec, now: str) -> dic
         "observedGeneration": generation,
         "phase": Phase.REFUSED.value,
         "conditions": [_condition(finding, old.get(finding.type), generation, now) for finding in found],
+    }
+
+
+def held_up_status(body: Mapping[str, Any], reason: str, message: str, now: str) -> dict[str, Any]:
+    """The status of a resource that could not be looked at: what was said stays, and whether it still holds is open."""
+    generation, previous = body["metadata"].get("generation", 1), body.get("status") or {}
+    old = {condition["type"]: condition for condition in previous.get("conditions", ())}
+    found = [
+        Finding(ConditionType.READY, "Unknown", reason, message),
+        Finding(ConditionType.RECONCILING, "True", reason, message),
+        Finding(ConditionType.STALLED, "False", "Progressing"),
+    ]
+    told = {finding.type.value: _condition(finding, old.get(finding.type), generation, now) for finding in found}
+    return {
+        **previous,
+        "observedGeneration": generation,
+        "phase": (Phase.UPDATING if previous.get("readyReplicas") else Phase.PENDING).value,
+        "conditions": [*(one for kind, one in old.items() if kind not in told), *told.values()],
     }
 
 

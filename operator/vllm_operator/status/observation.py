@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vllm_operator.naming import MODEL_ANNOTATION
+from vllm_operator.naming import controller_of
 from vllm_operator.plan.remedies import remedy
 from vllm_operator.plan.types import Plan
 from vllm_operator.report import TRANSIENT, Failed, Fetched, Report, ReportError, parse_report
@@ -53,15 +53,17 @@ def _by_type(live: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def rollout_of(live: Mapping[str, Any] | None) -> Rollout:
-    """The state of a live Deployment; all zero when there is none."""
+    """The state of a live Deployment; all zero when there is none. What its controller said before an edit is past."""
     if not live:
         return Rollout()
-    status, conditions = live.get("status") or {}, _by_type(live)
+    status = live.get("status") or {}
+    current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
+    conditions = _by_type(live) if current else {}
     progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
     exceeded = progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded"
     return Rollout(
         exists=True,
-        current=status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0),
+        current=current,
         wanted=live.get("spec", {}).get("replicas", 1),
         existing=status.get("replicas") or 0,
         updated=status.get("updatedReplicas") or 0,
@@ -82,14 +84,22 @@ class Preload:
     reason: str = "PreloadFailed"
     setback: str = ""  # of an attempt that is followed by another
     passing: bool = False  # whether such a failure passes by itself
-    failed_at: str = ""  # RFC 3339
     progress: str = ""
 
 
 def is_finished(job: Mapping[str, Any]) -> bool:
     """Whether a Job will start no further pod."""
-    conditions = _by_type(job)
-    return any(conditions.get(kind, {}).get("status") == "True" for kind in ("Complete", "Failed"))
+    return _end(job) is not None
+
+
+def finished_at(job: Mapping[str, Any]) -> str:
+    """When a Job has ended, as RFC 3339 has it; empty while it has not, or does not say."""
+    return str((_end(job) or {}).get("lastTransitionTime", ""))
+
+
+def _end(job: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    ends = (_by_type(job).get(kind) for kind in ("Complete", "Failed"))
+    return next((end for end in ends if end and end.get("status") == "True"), None)
 
 
 def lacks_pods(job: Mapping[str, Any]) -> bool:
@@ -108,13 +118,7 @@ def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, p
     failed = conditions.get("Failed", {})
     ended = failed.get("status") == "True" and not complete
     failure = (failed.get("message") or "the Job failed") if ended else ""
-    seen = Preload(
-        exists=True,
-        complete=complete,
-        failure=failure,
-        failed_at=failed.get("lastTransitionTime", "") if ended else "",
-        progress=progress,
-    )
+    seen = Preload(exists=True, complete=complete, failure=failure, progress=progress)
     said = outcome.failure if outcome and not complete else None
     if said is None:
         return seen
@@ -129,12 +133,18 @@ def preload_of(live: Mapping[str, Any] | None, outcome: Outcome | None = None, p
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a pod of one of our Jobs ended: for what (a digest), when it was made, and what it said at the end."""
+    """How a pod of one of our Jobs ended: of which (its uid), when it was made, and what it said at the end."""
 
-    digest: str
+    job: str
     created: str
     succeeded: bool
     report: str = ""
+    lost: bool = False  # the Job has ended and its pods are gone: nobody knows what they said
+
+    @property
+    def tells(self) -> bool:
+        """Whether it left a report."""
+        return self._read() is not None
 
     @property
     def failure(self) -> Failed | None:
@@ -165,7 +175,7 @@ def outcome_of(pod: Mapping[str, Any]) -> Outcome | None:
     ends = [(container.get("state") or {}).get("terminated") or {} for container in containers]
     failed = next((end for end in ends if end.get("exitCode")), None)
     return Outcome(
-        digest=(metadata.get("annotations") or {}).get(MODEL_ANNOTATION, ""),
+        job=str((controller_of(metadata) or {}).get("uid", "")),
         created=metadata.get("creationTimestamp") or "",
         succeeded=status["phase"] == "Succeeded",
         report=(failed or (ends[-1] if ends else {})).get("message") or "",
