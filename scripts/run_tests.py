@@ -93,8 +93,17 @@ def _pure_tests(*options: str) -> list[int]:
     return _side_by_side(first, [second])
 
 
+def _build() -> None:
+    """Build what clusters are made of, first: beside tests it takes ten times as long, and they wait all the same.
+
+    Where that fails, the tests that need it say so.
+    """
+    subprocess.run([sys.executable, "-m", "localcluster", "build"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+
+
 def _all() -> list[int]:
     codes = _pure_tests()
+    _build()
     _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
     _say(f"{SHOWN.name} here; {', '.join(part.name for part in BESIDE)} beside it, shown afterwards")
     return codes + _side_by_side(SHOWN, BESIDE)

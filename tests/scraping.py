@@ -59,7 +59,7 @@ def get(port: int, path: str, timeout: float = 5.0) -> tuple[int, str]:
 
 
 def scrape(port: int) -> Page:
-    """The metrics of the operator whose health port that is."""
-    status, text = get(port, "/metrics")
+    """The metrics of the operator whose health port that is, however busy its machine."""
+    status, text = get(port, "/metrics", timeout=30.0)
     assert status == 200
     return parsed(text)

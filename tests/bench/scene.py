@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,13 @@ NAMESPACE, BARE_NAMESPACE = "bench-operator", "bench-bare"
 USERS_MANAGER = "bench"  # of the fields that a user sets
 # At most so many writes as the API server takes: what is measured is the operator and not its brake.
 _UNBRAKED = {"writes_per_second": "10000", "burst": "10000"}
+_ELECTED = {"leader_elect": "true", "lease_namespace": operator_process.NAMESPACE}
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LEASES = "leases"
 _LOOK_SECONDS = 0.25
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# No claim and no preload Job: servers download for themselves.
+EPHEMERAL: Object = {"cache": {"ephemeral": True}}
 
 
 def resource(index: int, namespace: str = NAMESPACE, **fields: Any) -> Object:  # noqa: ANN401 - of the spec
@@ -45,11 +50,6 @@ def resource(index: int, namespace: str = NAMESPACE, **fields: Any) -> Object:  
     }
 
 
-def changed(index: int, sequences: int) -> Object:
-    """The resource with another limit for its server, so that its Deployment changes and nothing else."""
-    return resource(index, engine={"maxSequences": sequences})
-
-
 @dataclass(slots=True)
 class Scene:
     """What is measured, and how to look at it."""
@@ -57,6 +57,15 @@ class Scene:
     local: LocalCluster
     client: Cluster
     operator: OperatorProcess
+    fields: Object = field(default_factory=dict)  # of every spec
+
+    def resource(self, index: int, namespace: str = NAMESPACE) -> Object:
+        """One of many alike, as `resource` with the scene's fields."""
+        return resource(index, namespace, **self.fields)
+
+    def changed(self, index: int, sequences: int) -> Object:
+        """The resource with another limit for its server, so that its Deployment changes and nothing else."""
+        return resource(index, **self.fields, engine={"maxSequences": sequences})
 
     async def apply(self, one: Object) -> None:
         """Write a resource as a user does."""
@@ -95,20 +104,32 @@ class Scene:
         found: dict[str, str] = {}
         for kind in (kinds.RESOURCE, *(one for one in kinds.CHILDREN if not one.optional)):
             selector = "" if kind is kinds.RESOURCE else MANAGED_SELECTOR
-            for one in await self.client.list_metadata(kind, selector, NAMESPACE):
+            for one in await self.client.list(kind, NAMESPACE, selector):
                 found[f"{kind} {one['metadata']['name']}"] = one["metadata"]["resourceVersion"]
         return found
 
     def requests(self, mark: int) -> list[AuditEvent]:
-        """The operator's requests that were answered since, watches left out."""
+        """The operator's requests that were answered since; watches and the Lease are left out."""
         events = self.local.audit_events(USER, mark)
-        return [one for one in events if one.stage == "ResponseComplete" and one.verb != "watch"]
+        answered = (one for one in events if one.stage == "ResponseComplete" and one.verb != "watch")
+        return [one for one in answered if one.resource != _LEASES]
+
+    def renewals(self, mark: int) -> int:
+        """How often the Lease was written since."""
+        events = self.local.audit_events(USER, mark)
+        return sum(one.resource == _LEASES and one.is_write for one in events)
 
     @property
-    def resident_mib(self) -> float:
-        """Resident memory of the operator."""
+    def cpu_seconds(self) -> float:
+        """CPU that the operator has used (proc_pid_stat(5): utime and stime)."""
+        text = Path(f"/proc/{self.operator.process.pid}/stat").read_text()
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_mib(self, field: str = "VmRSS") -> float:
+        """Resident memory of the operator: now, or with `VmHWM` at most so far (proc_pid_status(5))."""
         lines = Path(f"/proc/{self.operator.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def answered(event: AuditEvent) -> float:
@@ -126,6 +147,6 @@ def control_plane(name: str, gpus: int) -> Iterator[tuple[LocalCluster, Operator
         local.add_nodes(nodes.scale_nodes(gpus))
         operator_process.install(local.kubectl)
         account = local.kubeconfig_for(operator_process.ACCOUNT, operator_process.NAMESPACE)
-        yield local, OperatorProcess(account, local.folder / "operator.log", _UNBRAKED)
+        yield local, OperatorProcess(account, local.folder / "operator.log", {**_UNBRAKED, **_ELECTED})
     finally:
         local.down()

@@ -201,7 +201,7 @@ def test_the_process_ends_cleanly_and_soon(own_operator: OperatorProcess, number
     own_operator.start()
     own_operator.wait_ready()
     own_operator.process.send_signal(number)
-    assert own_operator.process.wait(timeout=10) == 0
+    assert own_operator.process.wait(timeout=30) == 0
     lines = [json.loads(line) for line in own_operator.log.read_text().splitlines()]
     messages = [line["message"] for line in lines]
     assert messages[0].startswith("configuration: ")
@@ -217,7 +217,7 @@ def test_the_process_ends_cleanly_when_it_has_hardly_begun(own_operator: Operato
     own_operator.start()
     wait_for(lambda: '"watching namespace ' in own_operator.tail(), message="kopf begins")
     own_operator.process.send_signal(signal.SIGTERM)
-    assert own_operator.process.wait(timeout=15) == 0
+    assert own_operator.process.wait(timeout=30) == 0
 
 
 def test_lines_about_a_resource_carry_its_key(own_operator: OperatorProcess, namespace: str, kubectl: Kubectl) -> None:
@@ -249,8 +249,8 @@ def test_a_watch_that_cannot_be_healed_ends_the_process(
         lambda: kubectl.with_kubeconfig(kubeconfig)("get", "nodes", check=False).returncode == 0, message="the role"
     )
     impatient = (
-        "import sys; from vllm_operator import __main__, watch\n"
-        "watch._ERROR_DELAYS = (0.1, 0.1)\n"
+        "import sys; from vllm_operator import __main__, pacing\n"
+        "pacing._ERROR_DELAYS, pacing._PATIENCE_SECONDS = (0.1,), 0.2\n"
         "sys.exit(__main__.main(['run']))"
     )
     settings = operator_process.environment(kubeconfig, free_port(), {"namespace": namespace})

@@ -23,13 +23,13 @@ from localcluster.wait import wait_for
 from operator_process import NAMESPACE, OperatorProcess
 from vllm_operator import kinds
 
-OUTAGE_SECONDS = 10.0
+OUTAGE_SECONDS, FULL_OUTAGE_SECONDS = 10.0, 300.0
 RECOVERY_SECONDS = 30.0
 # The controllers of Kubernetes, and kwok, come back in their own time.
 CONTROL_PLANE_SECONDS = 120.0
 RESOURCES = 10
 # A watch of each of a dozen kinds and a pass of each resource may complain of every attempt that fails.
-OUTAGE_LOG_LINES = 40 * OUTAGE_SECONDS
+OUTAGE_LOG_LINES_PER_SECOND = 40
 
 
 def _make(api: Api, namespace: str, count: int) -> list[Service]:
@@ -72,13 +72,16 @@ def mended(arena: Arena) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("mended")
-def test_killed_api_server_is_survived(arena: Arena, arena_namespace: str, launch: Launch) -> None:
-    """By an operator that stands for election, as the installed one does."""
+def test_killed_api_server_is_survived(
+    arena: Arena, arena_namespace: str, launch: Launch, *, full_length: bool
+) -> None:
+    """By an operator that stands for election, as the installed one does. Connections are refused meanwhile."""
     operator = launch(leader_elect="true", lease_namespace=NAMESPACE)
     services = _make(arena.api, arena_namespace, RESOURCES)
     process, mark = operator.process, operator.mark()
     _edit_all(services)  # so that it dies in the midst of passes
-    with _outage(arena.cluster, OUTAGE_SECONDS):
+    away = FULL_OUTAGE_SECONDS if full_length else OUTAGE_SECONDS
+    with _outage(arena.cluster, away):
         lines = len(operator.tail(mark, lines=100_000).splitlines())
     services = _again(arena, services)
     wait_for(lambda: all(_is_carried_out(one) for one in services), RECOVERY_SECONDS, "every edit is carried out")
@@ -86,7 +89,7 @@ def test_killed_api_server_is_survived(arena: Arena, arena_namespace: str, launc
         service.wait_ready(timeout=CONTROL_PLANE_SECONDS)
     assert strays(arena.api, arena_namespace) == []
     assert operator.process is process
-    assert lines <= OUTAGE_LOG_LINES, "it asked without a pause"
+    assert lines <= OUTAGE_LOG_LINES_PER_SECOND * away, "it asked without a pause"
     # It watches again: what happens now is seen.
     services[0].api.delete(kinds.SERVICE, arena_namespace, services[0].name)
     wait_for(lambda: services[0].child(kinds.SERVICE), message="the Service is made again")
@@ -110,6 +113,28 @@ def test_lost_nodes_are_said(arena: Arena, arena_namespace: str, launch: Launch)
         assert service.status["readyReplicas"] == 0
     finally:
         arena.cluster.restart("kwok")
+
+
+def test_cordoned_nodes_are_said_and_move_no_server(arena: Arena, arena_namespace: str, launch: Launch) -> None:
+    """The GPU was chosen from the nodes; as long as servers run on it, a cordon is no reason to choose another."""
+    launch(namespace=arena_namespace)
+    service = Service.create(arena.api, arena_namespace, "any", {"gpu": {"count": 1}}).wait_ready()
+    product, (pod,), kubectl = service.status["sizing"]["gpu"], service.pods(), arena.cluster.kubectl
+    nodes = f"--selector=nvidia.com/gpu.product={product}"
+    kubectl("cordon", nodes)
+    try:
+        service.edit({"service": {"port": 81}})  # it is planned anew, with what nodes offer now
+        service.wait_ready()
+        assert [one["metadata"]["uid"] for one in service.pods()] == [pod["metadata"]["uid"]]
+        kubectl("delete", "pod", pod["metadata"]["name"], f"--namespace={arena_namespace}", "--wait=false")
+        began = time.monotonic()
+        service.wait("Ready", "False", "Unschedulable", timeout=LOST_SECONDS)
+        print(f"a pod without a node is said after {time.monotonic() - began:.1f} s")  # noqa: T201
+        assert (service.status["phase"], service.status["readyReplicas"]) == ("Starting", 0)
+    finally:
+        kubectl("uncordon", nodes)
+    service.wait_ready(timeout=CONTROL_PLANE_SECONDS)
+    assert service.status["sizing"]["gpu"] == product
 
 
 # --- a deletion that no watch reported
@@ -169,7 +194,7 @@ def test_deletions_that_no_watch_reported_are_healed(arena: Arena, arena_namespa
 # --- somebody else wants a field too
 
 FLIPS_PER_SECOND = 10
-STORM_SECONDS = 10.0
+STORM_SECONDS, FULL_STORM_SECONDS = 10.0, 60.0
 QUIET_WITHIN_SECONDS = 5.0
 # Of the Deployment that is fought about: the first ten at once, then those that half a second gathers.
 WRITES_AT_ONCE, WRITES_PER_SECOND = 10, 2
@@ -177,18 +202,18 @@ WRITES_AT_ONCE, WRITES_PER_SECOND = 10, 2
 OTHERS_WAIT_SECONDS = 5.0
 
 
-def _fight(api: Api, namespace: str, name: str) -> float:
+def _fight(api: Api, namespace: str, name: str, seconds: float) -> float:
     """Set the image ten times a second, as another field manager, and take the field by force; for how many seconds."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}?fieldManager=rival&force=true"
     began = time.monotonic()
-    ends = began + STORM_SECONDS
-    for turn in range(int(STORM_SECONDS * FLIPS_PER_SECOND)):
+    ends, turns = began + seconds, int(seconds * FLIPS_PER_SECOND)
+    for turn in range(turns):
         container = {"name": "vllm", "image": f"rival.example/vllm:v{turn % 2}"}
         spec = {"template": {"spec": {"containers": [container]}}}
         body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
         api.call("PATCH", path, body, "application/apply-patch+yaml")
         left = ends - time.monotonic()
-        time.sleep(max(0.0, left / (STORM_SECONDS * FLIPS_PER_SECOND - turn)))
+        time.sleep(max(0.0, left / (turns - turn)))
     return time.monotonic() - began
 
 
@@ -221,25 +246,28 @@ def _await_quiet(arena: Arena, operator: OperatorProcess) -> float:
     return last - started
 
 
-def test_fight_about_a_field_stays_bounded(arena: Arena, arena_namespace: str, launch: Launch) -> None:
-    operator, api = launch(), arena.api
+def test_fight_about_a_field_stays_bounded(
+    arena: Arena, arena_namespace: str, launch: Launch, *, full_length: bool
+) -> None:
+    operator, api, seconds = launch(), arena.api, FULL_STORM_SECONDS if full_length else STORM_SECONDS
     fought = Service.create(api, arena_namespace, "fought", {"replicas": 0}).wait_ready()
     traffic = Traffic(arena.cluster)
     began = time.monotonic()
     with ThreadPoolExecutor(1) as rival:
-        fight = rival.submit(_fight, arena.api, arena_namespace, fought.name)
+        fight = rival.submit(_fight, arena.api, arena_namespace, fought.name, seconds)
         bystanders = _make(api, arena_namespace, 3)
         waits = _edit_until(fight, bystanders)
     lasted = time.monotonic() - began  # longer than planned where the machine is busy
     quiet_after = _await_quiet(arena, operator)
     writes = [event for event in traffic.writes() if (event.resource, event.name) == ("deployments", fought.name)]
     print(  # noqa: T201
-        f"{len(writes)} writes against {STORM_SECONDS * FLIPS_PER_SECOND:g}; quiet after {quiet_after:.1f} s; "
+        f"{len(writes)} writes against {seconds * FLIPS_PER_SECOND:g}; quiet after {quiet_after:.1f} s; "
         f"others waited for {max(waits):.2f} s at most"
     )
-    assert max(waits) <= OTHERS_WAIT_SECONDS
+    busy = 1 if full_length else 4  # with other tests: only what is run alone is held to what is promised
+    assert max(waits) <= OTHERS_WAIT_SECONDS * busy
     assert len(writes) <= WRITES_AT_ONCE + WRITES_PER_SECOND * lasted + 2
-    assert quiet_after <= QUIET_WITHIN_SECONDS
+    assert quiet_after <= QUIET_WITHIN_SECONDS * busy
     for service in (fought, *bystanders):
         service.wait_ready()
         assert deviations(service) == []

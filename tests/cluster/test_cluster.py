@@ -141,9 +141,9 @@ class TestRead:
         assert await api.get(kinds.POD_MONITOR, namespace, "one") is None
         assert await api.get_metadata(kinds.DEPLOYMENT, namespace, "one") is None
         assert await api.list(kinds.DEPLOYMENT, namespace) == []
-        assert await api.list_metadata(kinds.DEPLOYMENT, "app=one", namespace) == []
+        assert await api.names(kinds.DEPLOYMENT, "app=one", namespace) == set()
         assert await api.list(kinds.POD_MONITOR) == []
-        assert await api.list_metadata(kinds.POD_MONITOR) == []
+        assert await api.names(kinds.POD_MONITOR) == set()
 
     async def test_lists_come_in_pages_and_in_full(
         self, api: Cluster, namespace: str, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
@@ -157,9 +157,10 @@ class TestRead:
         found = await api.list(kinds.CONFIG_MAP, namespace, "even=True")
         assert {one["metadata"]["name"] for one in found} == names
         assert {(one["apiVersion"], one["kind"]) for one in found} == {("v1", "ConfigMap")}
-        everywhere = await api.list_metadata(kinds.CONFIG_MAP, "even=True")
-        assert {one["metadata"]["name"] for one in everywhere if one["metadata"]["namespace"] == namespace} == names
-        assert all("data" not in one for one in everywhere)
+        everywhere = await api.names(kinds.CONFIG_MAP, "even=True")
+        assert {name for where, name in everywhere if where == namespace} == names
+        assert await api.names(kinds.CONFIG_MAP, "even=True", namespace) == {(namespace, name) for name in names}
+        assert all(not where for where, _ in await api.names(kinds.NODE))
 
     async def test_metadata_only(self, api: Cluster, namespace: str) -> None:
         await api.apply(config_map(namespace, key="value"))

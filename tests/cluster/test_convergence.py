@@ -42,15 +42,15 @@ def _wanted(name: str, service: Service) -> tuple[dict[Identity, Manifest], Mani
 def _comparable(status: Manifest, name: str) -> dict[str, Any]:
     """A status without times, without what cannot be had here, and without how many products there were to choose from.
 
-    There is one more than the golden status knows: that of the sample unlisted-gpu. And Jobs that look at models say
-    nothing on simulated nodes.
+    There is one more than the golden status knows: that of the sample unlisted-gpu. And Jobs that look at models reach
+    no hub from simulated nodes.
     """
     lacking = LACKING.get(name, {})
     status = json.loads(re.sub(r"Chosen among \d+ products", "Chosen among products", json.dumps(status)))
     conditions = {one["type"]: {**one, "lastTransitionTime": ""} for one in status["conditions"]}
     if status["model"].pop("inspected", None):
         accepted = conditions["Accepted"]
-        accepted["message"] = re.sub(r"^InspectFailed: .*? \(NoReport\): [^;]*(; |$)", "", accepted["message"])
+        accepted["message"] = re.sub(r"^InspectFailed: .*? \(HubUnreachable\): [^;]*(; |$)", "", accepted["message"])
     return {**status, "conditions": {kind: one for kind, one in conditions.items() if kind not in lacking}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +24,15 @@ from vllm_operator.naming import REPAIR_MANAGER
 
 # So many resources are spoiled side by side.
 LANES = 8
-REPAIR_SECONDS = 10.0
+PROMISED_SECONDS = 10.0
+REPAIR_SECONDS = 60.0  # a machine that is busy with other tests gets more, unless all is held to what is promised
+
+
+@pytest.fixture(autouse=True)
+def _promised(monkeypatch: pytest.MonkeyPatch, *, full_length: bool) -> None:
+    if full_length:
+        monkeypatch.setitem(globals(), "REPAIR_SECONDS", PROMISED_SECONDS)
+
 
 # Every kind of child but those of an autoscaled resource; no pods, so that a spoiled template starts nothing.
 RICH: Mapping[str, Any] = {
@@ -211,6 +220,7 @@ def test_deleted_children_come_back(create: Create, api: Api) -> None:
     services = [create("rich", CACHED, RICH).wait_ready(reason="Idle"), create("scaled", SCALED).wait_ready()]
     before = [one for service in services for one in service.children()]
     assert {one["kind"] for one in before} == {kind.kind for kind in kinds.CHILDREN if not kind.optional}
+    began = time.monotonic()
     for one in before:
         api.delete(*_target(one))
 
@@ -222,7 +232,8 @@ def test_deleted_children_come_back(create: Create, api: Api) -> None:
         return True
 
     for one in before:
-        wait_for(partial(is_back, one), message=f"{one['kind']} {one['metadata']['name']} is back")
+        wait_for(partial(is_back, one), REPAIR_SECONDS, f"{one['kind']} {one['metadata']['name']} is back")
+    print(f"{len(before)} deleted children are back after {time.monotonic() - began:.1f} s")  # noqa: T201
     services[0].wait_ready(reason="Idle")
     services[0].wait("CacheReady")
     services[1].wait_ready()

@@ -15,6 +15,7 @@ import pytest
 
 from cluster.support import gate
 from cluster.support.arena import Arena
+from cluster.support.proxy import Rule, hangs, proxied
 from cluster.support.rivals import SHORT, Rival, Rivals, at, busy, soon
 from cluster.support.service import Service
 from vllm_operator.kinds import LEASE
@@ -108,9 +109,10 @@ def test_a_leader_that_is_killed_is_followed_within_20_seconds(
     assert rivals.reigns() == [first.identity, second.identity]
 
 
-def test_a_leader_that_is_asked_to_end_is_followed_within_3_seconds(
+def test_a_leader_that_is_asked_to_end_is_followed_at_the_next_look(
     meet: Meet, services: list[Service], record_property: Callable[[str, object], None]
 ) -> None:
+    """A look that begins once the Lease is given back takes it; there is one every two seconds at most."""
     rivals = meet()
     first = rivals.start()
     second = rivals.start()
@@ -119,10 +121,13 @@ def test_a_leader_that_is_asked_to_end_is_followed_within_3_seconds(
         asked = time.time()
         first.process.process.send_signal(signal.SIGTERM)
         soon(lambda: rivals.writes(second), "the other one writes", 40)
-    _told(record_property, "SIGTERM to the Lease given back", at(rivals.terms(first)[-1]) - asked)
-    _told(record_property, "SIGTERM to the other's Lease", at(rivals.terms(second)[0]) - asked)
+    given_back, taken = at(rivals.terms(first)[-1]), at(rivals.terms(second)[0])
+    _told(record_property, "SIGTERM to the Lease given back", given_back - asked)
+    _told(record_property, "SIGTERM to the other's Lease", taken - asked)
     _told(record_property, "SIGTERM to the other's first write", at(rivals.writes(second)[0]) - asked)
-    assert at(rivals.terms(second)[0]) - asked <= 3
+    looks = [one for one in rivals.requests(second) if one.verb == "get" and given_back < at(one) < taken]
+    assert len(looks) <= 2, "the first may have been answered while the Lease was given back"
+    assert taken - asked < 10, "it would have run out by then"
     assert first.process.stop() == 0
     assert rivals.reigns() == [first.identity, second.identity]
 
@@ -152,20 +157,19 @@ def test_a_leader_that_is_stopped_writes_nothing_when_it_goes_on(
 def test_a_leader_that_is_not_answered_is_silent_before_its_lease_is_over(
     meet: Meet, services: list[Service], record_property: Callable[[str, object], None]
 ) -> None:
-    """Only the connection for the Lease, the second one, is dead: whatever else the leader sends arrives."""
+    """Only what is asked about the Lease gets no answer: whatever else the leader sends arrives."""
     rivals = meet(**SHORT)
-    with gate.opened(rivals.arena.account) as door:
-        first = rivals.start(door.kubeconfig)
+    with proxied(rivals.arena.account, rivals.namespace) as proxy:
+        first = rivals.start(proxy.kubeconfig)
         second = rivals.start()
         with busy(services):
             _wrote(rivals, first)
-            door.swallow(1)
-            shut = time.time()
-            soon(lambda: SILENT in first.process.tail(), "the leader says that it leads no more")
-            said = time.time() - shut
-            soon(lambda: len(rivals.writes(second)) > 3, "the other one writes")
-            assert (first.process.alive, _is_leader(first), _is_leader(second)) == (True, 0.0, 1.0)
-            door.heal()
+            with proxy.failing(Rule(hangs, path=f"/{LEASE.plural}/")):
+                shut = time.time()
+                soon(lambda: SILENT in first.process.tail(), "the leader says that it leads no more")
+                said = time.time() - shut
+                soon(lambda: len(rivals.writes(second)) > 3, "the other one writes")
+                assert (first.process.alive, _is_leader(first), _is_leader(second)) == (True, 0.0, 1.0)
             healed = time.time()
             assert first.process.process.wait(timeout=20) == 1
             ended = time.time() - healed

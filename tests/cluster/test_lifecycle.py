@@ -22,6 +22,7 @@ from vllm_operator.naming import controller_of
 
 HELD = {"podTemplate": {"metadata": {"annotations": {HOLD: "true"}}}}
 OTHER_MODEL = {"model": {"source": "hf://Qwen/Qwen2.5-3B-Instruct"}}
+GONE_SECONDS = 5.0  # for a resource without a finalizer
 END_SECONDS = 60.0
 
 
@@ -231,17 +232,36 @@ def test_resource_that_is_replaced_at_once(create: Create, kubectl: Kubectl, nam
 
 def test_deletion_needs_no_operator(create: Create, operator: OperatorProcess) -> None:
     service = create("web", CACHED, {"cache": {"reclaimPolicy": "Delete"}}).wait_ready()
+    kept = create("kept", CACHED).wait_ready()
     assert service.body["metadata"].get("finalizers") is None
     assert operator.stop() == 0
-    service.delete()
+    for one in (service, kept):
+        one.delete()
+        wait_for(lambda one=one: one.gone, GONE_SECONDS, f"{one} is gone")  # type: ignore[misc]
     service.await_left()
+    kept.await_left("PersistentVolumeClaim")
     mark = operator.mark()
     operator.start()
     operator.wait_ready()
     create("other").wait_ready()  # it works again, and had time to bring back what it should not
     assert service.gone
     assert service.children() == []
+    assert [one["kind"] for one in kept.children()] == ["PersistentVolumeClaim"]
     assert _complaints(operator, mark, service.namespace) == []
+
+
+def test_a_namespace_ends_without_an_operator(
+    create: Create, api: Api, namespace: str, operator: OperatorProcess
+) -> None:
+    for service in (create("plain"), create("cached", CACHED)):
+        service.wait_ready()
+    assert operator.stop() == 0
+    api.delete(NAMESPACE, "", namespace)
+    wait_for(lambda: api.get(NAMESPACE, None, namespace) is None, END_SECONDS, "the namespace is gone")
+    mark = operator.mark()
+    operator.start()
+    operator.wait_ready()
+    assert _complaints(operator, mark, namespace) == []
 
 
 def test_namespace_ends_with_resources_in_it(

@@ -158,11 +158,46 @@ def test_policy_can_change_while_it_runs(create: Create) -> None:
     _await_children_gone(kept, "PersistentVolumeClaim")
 
 
-def test_existing_claim_is_used_and_never_touched(create: Create, api: Api, namespace: str) -> None:
-    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "50Gi"}}}
+def _users_claim(api: Api, namespace: str, mode: str) -> None:
+    """A bound claim called `mine`."""
+    spec = {"accessModes": [mode], "resources": {"requests": {"storage": "50Gi"}}}
     own = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "mine"}, "spec": spec}
     api.create(own, namespace)
     wait_for(lambda: (api.get(kinds.CLAIM, namespace, "mine") or {})["status"]["phase"] == "Bound", message="Bound")
+
+
+def _update(service: Service) -> tuple[int, int]:
+    """How many pods a rollout may have beyond what is asked for, and how many less."""
+    found = service.deployment["spec"]["strategy"]["rollingUpdate"]
+    return found["maxSurge"], found["maxUnavailable"]
+
+
+def test_a_claim_that_stays_of_one_node_still_rules_rollouts(create: Create) -> None:
+    """A surge pod on another node would wait for the volume for ever."""
+    service = create("web", CACHED, {"cache": {"accessMode": "ReadWriteOnce"}}).wait_ready()
+    service.edit({"cache": {"accessMode": None}, "rollout": {"spareGPU": True}, "replicas": 2})
+    service.wait("CacheReady", "False", BLOCKED)
+    service.wait_ready()
+    assert _update(service) == (0, 1)
+    assert (
+        "SingleNodeClaim: one node at a time can mount the claim web-cache" in service.condition("Accepted")["message"]
+    )
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("ReadWriteOnce", (0, 1)), ("ReadWriteMany", (1, 0))])
+def test_an_existing_claim_is_looked_at(
+    create: Create, api: Api, namespace: str, mode: str, expected: tuple[int, int]
+) -> None:
+    spare = {"rollout": {"spareGPU": True}}
+    service = create("web", {"cache": {"ephemeral": None, "claimName": "mine"}}, spare)
+    wait_for(lambda: "Job" in {one["kind"] for one in service.children()}, message="a Job that waits for the claim")
+    _users_claim(api, namespace, mode)
+    service.wait_ready()
+    assert _update(service) == expected
+
+
+def test_existing_claim_is_used_and_never_touched(create: Create, api: Api, namespace: str) -> None:
+    _users_claim(api, namespace, "ReadWriteMany")
     before = api.get(kinds.CLAIM, namespace, "mine")
     service = create("web", {"cache": {"ephemeral": None, "claimName": "mine"}}).wait_ready()
     assert service.says("CacheReady", "True", "Preloaded")

@@ -12,24 +12,24 @@ from localcluster.wait import wait_for
 from operator_process import USER, OperatorProcess
 from scraping import scrape
 from vllm_operator.cluster.counting import DISCOVERY
-from vllm_operator.naming import FIELD_MANAGER
 
 TOO_LARGE = {"model": {"source": "hf://meta-llama/Llama-3.1-70B-Instruct"}, "gpu": {"count": 1, "product": "NVIDIA-L4"}}
 Requests = Counter[tuple[str, str, str]]
 
 
 def _audited(arena: Arena, since: int) -> Requests:
-    """Requests of the operator's own client, as the API server wrote them down; kopf's have another user agent."""
+    """The operator's requests, as the API server wrote them down; of watches only those that have ended."""
     return Counter(
         (event.verb, "/".join(filter(None, (event.resource, event.subresource))) or DISCOVERY, str(event.code))
         for event in arena.cluster.audit_events(USER, since)
-        if event.user_agent.startswith(FIELD_MANAGER)
+        if event.verb != "watch"
     )
 
 
 def _counted(operator: OperatorProcess) -> Requests:
     found = scrape(operator.port).find("api_requests_total")
-    return Requests({(one.labels["verb"], one.labels["resource"], one.labels["code"]): int(one.value) for one in found})
+    asked = [one for one in found if one.labels["verb"] != "watch"]
+    return Requests({(one.labels["verb"], one.labels["resource"], one.labels["code"]): int(one.value) for one in asked})
 
 
 def _lines(operator: OperatorProcess, resource: str) -> list[dict[str, Any]]:
@@ -55,6 +55,8 @@ def test_metrics_after_real_passes(arena: Arena, arena_namespace: str, launch: L
     assert _counted(operator)["patch", "vllmdeployments/status", "200"] >= 3
 
     page = scrape(operator.port)
+    for plural in ("vllmdeployments", "deployments", "pods", "jobs"):
+        assert page.total("api_requests_total", verb="watch", resource=plural, code="200") == 1
     assert page.total("is_leader") == 1
     assert page.total("resources", phase="Ready") == 1
     assert page.total("resources", phase="Refused", reason=refusal) == 1

@@ -21,6 +21,7 @@ from vllm_operator import kinds, watch
 from vllm_operator.cluster import Cluster
 from vllm_operator.kinds import CHILDREN, Kind
 from vllm_operator.naming import MANAGED_BY
+from vllm_operator.pacing import ErrorDelays
 from vllm_operator.scope import Scope
 
 Sighting = tuple[str, str | None, str]  # kind, event, name
@@ -265,8 +266,18 @@ async def test_tasks_of_others_survive_its_end(installed: Path, namespace: str) 
 
 
 def test_failed_requests_are_tried_for_about_ten_minutes_and_not_in_step() -> None:
-    delays = vars(watch)["_ErrorDelays"]()
-    first, second = list(delays), list(delays)
+    now = 0.0
+    delays = ErrorDelays(lambda: now)
+
+    def tried(attempt_seconds: float) -> tuple[list[float], float]:
+        nonlocal now
+        began, series = now, []
+        for delay in delays:
+            series.append(delay)
+            now += delay + attempt_seconds
+        return series, now - began
+
+    (first, at_once), (second, _), (_, hung) = tried(0.0), tried(0.0), tried(60.0)
     assert first != second
-    assert all(450 <= sum(series) <= 750 for series in (first, second))
-    assert max(first) < 60
+    assert all(600 <= seconds < 700 for seconds in (at_once, hung))
+    assert max(first) <= 20

@@ -12,6 +12,7 @@ from demo.stage import Stage
 from localcluster.errors import LocalClusterError
 
 _FAILED, _INTERRUPTED = 1, 130
+_REPEAT_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def _up() -> int:
         report.nobody_answers(here.left_out)
     else:
         _say(f"samples settled after {time.monotonic() - started:.0f} s; waiting for vLLM to load its model")
-        chat.show(here.answering())
+        chat.show(here.answering(_Waiting()))
     report.heading("Try next")
     report.next_steps(here)
     _say(f"done after {time.monotonic() - started:.0f} s")
@@ -69,6 +70,19 @@ class _Progress:
         if done != self._said:
             self._said = done
             _say(f"{done} of {total} resources settled")
+
+
+class _Waiting:
+    """Says what the answer waits for: when that changes, and every ten seconds."""
+
+    def __init__(self) -> None:
+        self._said, self._when = "", time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        now = time.monotonic()
+        if message and (message != self._said or now >= self._when + _REPEAT_SECONDS):
+            self._said, self._when = message, now
+            _say(f"{stage.CHAT}: {message}")
 
 
 def _print(here: Stage, found: list[stage.Manifest]) -> None:

@@ -146,8 +146,8 @@ class Stage:
             text = "\n".join(lines)
             raise DemoError(f"not Ready after {_SETTLE_SECONDS:g} s:\n{text}\n{self.operator.tail()}") from None
 
-    def answering(self) -> str:
-        """Address of the Service of what answers, once it is Ready.
+    def answering(self, progress: Callable[[str], None]) -> str:
+        """Address of the Service of what answers, once it is Ready; `progress` is told what it waits for.
 
         Raises:
             DemoError: it is not Ready in time, or never will be; the text says why.
@@ -157,6 +157,7 @@ class Stage:
         def there() -> bool:
             nonlocal last
             last = self.kubectl.get("vllmdeployment", CHAT) or {}
+            progress(condition(last, "Ready").get("message", "") if last else "")
             return is_ready(last) or is_refused(last)
 
         with contextlib.suppress(TimeoutError):

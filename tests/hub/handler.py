@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -38,9 +39,12 @@ class HubServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], hub: Hub) -> None:
+    def __init__(self, address: tuple[str, int], hub: Hub, tls: SSLContext | None) -> None:
         super().__init__(address, Handler)
         self.hub = hub
+        self.scheme = "https" if tls else "http"
+        if tls:  # whose handshakes are the business of each connection's own thread
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def server_bind(self) -> None:
         """Bind, with a short buffer: what is cut off or slow is so at once."""
@@ -106,13 +110,14 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def token(self) -> str:
-        """The token of the request, empty without one."""
-        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+        """The token of the request, empty without one; a password in the address is a mirror's own affair."""
+        scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
+        return credentials if scheme == "Bearer" else ""
 
     @property
     def origin(self) -> str:
         """The hub as the client calls it: it may listen on every address."""
-        return f"http://{self.headers['Host']}"
+        return f"{self.server.scheme}://{self.headers['Host']}"
 
     def _check_token(self) -> None:
         if self.token and not self.server.hub.knows(self.token):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from ssl import SSLContext
 from types import TracebackType
 from typing import Self
 
@@ -17,10 +18,18 @@ class Hub:
     """A hub on an address of this machine; a context manager that starts and stops it.
 
     `prefix` is a path before all others, as mirrors have one. `page` is the number of entries of a listing's page.
-    With `tokens`, a token that is none of them, and of no repository, is refused.
+    With `tokens`, a token that is none of them, and of no repository, is refused. With `tls` it speaks HTTPS.
     """
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0, *, prefix: str = "", page: int = 1000) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        prefix: str = "",
+        page: int = 1000,
+        tls: SSLContext | None = None,
+    ) -> None:
         self.prefix, self.page = prefix, page
         self.repositories: dict[str, Repository] = {}
         self.tokens: set[str] = set()
@@ -30,7 +39,7 @@ class Hub:
         """Where large files are redirected to, as `http://host:port`; empty: the hub itself."""
         self.metadata = True
         """Whether descriptions tell sizes; some mirrors do not."""
-        self._server = HubServer((address, port), self)
+        self._server = HubServer((address, port), self, tls)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
@@ -41,7 +50,7 @@ class Hub:
     @property
     def endpoint(self) -> str:
         """What HF_ENDPOINT must be."""
-        return f"http://{self._server.server_address[0]!s}:{self.port}{self.prefix}"
+        return f"{self._server.scheme}://{self._server.server_address[0]!s}:{self.port}{self.prefix}"
 
     def add(self, name: str, folder: Path, revision: str = "main", *, gated: bool = False, token: str = "") -> Commit:
         """Serve a folder as a revision of the repository."""

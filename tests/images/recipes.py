@@ -23,7 +23,7 @@ VLLM_NAMES = ("vllm/vllm-openai-cpu:v0.32.0", "vllm/vllm-openai:v0.32.0")
 OPERATOR_NAME = "vllm-operator:0.1.0"
 CHAT_SERVER_NAME = "registry.example.com/chat-server:1.0.0"
 # Goes up with a change in layers.py or here that makes other content from the same inputs.
-_LAYOUT = 1
+_LAYOUT = 2
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "operator" / "vllm_operator"
 _CHAT_SERVER = _ROOT / "examples" / "own-server" / "chat_server.py"

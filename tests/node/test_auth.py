@@ -107,6 +107,11 @@ def test_probes_and_the_operator_need_no_key(served: Served) -> None:
     assert wait_for(lambda: served.status["sizing"].get("measured"), 60, "the operator read /metrics")
 
 
+def test_the_cpu_backend_is_not_sized(served: Served) -> None:
+    assert served.condition("Sized")["reason"] == "Skipped"
+    assert served.status["sizing"].get("predicted") is None
+
+
 def test_the_hub_was_asked_with_the_token_alone(stage: Stage, served: Served) -> None:
     assert served.status["model"]["commit"]
     assert stage.hub.seen

@@ -88,10 +88,14 @@ def test_the_demo_shows_samples_ready_and_one_refused_and_leaves_nothing_behind(
     answer = re.search(r"  vLLM: (.+)", shown.stdout)
     assert answer
     assert len(answer[1]) == 48, "as many tokens as were asked for, and each is one character"
+    said = [line.removeprefix("demo: ") for line in shown.stderr.splitlines() if line.startswith("demo: ")]
+    assert any(line.startswith(f"{stage.CHAT}: ") for line in said), "what the answer waits for"
+    assert re.fullmatch(r"done after \d+ s", said[-1])
     _try(demo, shown.stdout)
 
     again = demo()
     assert again.returncode == 0, again.stderr
+    assert re.search(r"  vLLM: .{48}\n", again.stdout), "the cluster that is up already answers"
 
     assert _running_in(tmp_path) != []
     assert "stopped and removed" in demo("--down").stdout

@@ -84,4 +84,4 @@ def test_an_update_of_the_operator_hands_over(local_cluster: Cluster, system: Ku
     changes = [pair for pair in pairwise(_terms(local_cluster)) if pair[0].user_agent != pair[1].user_agent]
     print(f"handed over after {[round(_seconds(*pair), 2) for pair in changes]} s")  # noqa: T201 - a figure
     assert changes
-    assert all(_seconds(*pair) < 5 for pair in changes), "a lease ran out instead"
+    assert all(_seconds(*pair) < 10 for pair in changes), "a lease ran out instead"

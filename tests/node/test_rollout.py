@@ -16,6 +16,7 @@ import pytest
 from localcluster.cluster import Cluster
 from localcluster.kubectl import Kubectl
 from localcluster.wait import wait_for
+from node.support import metrics
 from node.support.load import Figures, Load
 from node.support.served import READY_SECONDS, Served, serve, tiny
 from node.support.stage import Stage, offer_models, on_stage
@@ -117,6 +118,7 @@ def load(stage: Stage) -> Iterator[Load]:
     started.start()
     yield started
     started.stop()
+    assert started.since(0).failures == [], "nor between what is looked at"
 
 
 @contextmanager
@@ -153,6 +155,16 @@ def test_a_crash_of_the_operator_changes_no_pod(stage: Stage, load: Load) -> Non
         wait_for(lambda: Served(stage.kubectl, NAME).status["observedGeneration"] == generation)
     after = {name: pod["metadata"]["resourceVersion"] for name, pod in pods(stage.kubectl, NAME).items()}
     assert before == after
+
+
+def test_requests_are_spread_over_all_replicas(stage: Stage, load: Load) -> None:
+    addresses = [pod["status"]["podIP"] for pod in pods(stage.kubectl, NAME).values()]
+    assert len(addresses) == 3
+    with nothing_lost(load, "3 replicas, undisturbed"):
+        pass
+    served = [metrics.total(f"http://{address}:8000", "vllm:request_success_total") for address in addresses]
+    print(f"requests by replica: {', '.join(f'{count:g}' for count in served)}")  # noqa: T201
+    assert min(served) > sum(served) / 10
 
 
 def test_scale_down(stage: Stage, load: Load) -> None:

@@ -27,6 +27,12 @@ async def api(server: FakeApi) -> AsyncIterator[Cluster]:
         yield api
 
 
+async def test_a_name_is_one_part_of_a_path(server: FakeApi, api: Cluster) -> None:
+    await api.get(kinds.POD, "team", "../../pods/p/log?follow=true")
+    (request,) = server.requests
+    assert request.raw_path == "/api/v1/namespaces/team/pods/..%2F..%2Fpods%2Fp%2Flog%3Ffollow=true"
+
+
 @pytest.mark.parametrize("status", [408, 410, 429, 500, 502, 503, 504])
 async def test_what_passes_is_transient(server: FakeApi, api: Cluster, status: int) -> None:
     server.always(status, {"message": "in a while"})

@@ -170,7 +170,7 @@ class TestInterrupted:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_at_once(self, stuck: subprocess.Popen[str], number: signal.Signals) -> None:
         stuck.send_signal(number)
-        _, said = stuck.communicate(timeout=5)
+        _, said = stuck.communicate(timeout=30)
         assert (stuck.returncode, said) == (128 + number, "")
 
     def test_a_rest_without_ranges_starts_anew(self, client: Client, stuck: subprocess.Popen[str], tiny: Path) -> None:

@@ -49,9 +49,10 @@ class TestNetwork:
     def test_damage_that_stays_is_not_served(self, client: Client, tiny: Path) -> None:
         client.hub.add("org/tiny", tiny)
         client.hub.fault(Fault(WEIGHTS, damaged=True))
-        done = client.run("org/tiny")
+        done = client.run("org/tiny", HF_ENDPOINT=client.hub.endpoint.replace("//", "//user:hf_SomebodyElse@"))
         assert (done.code, done.failure.reason) == (1, Reason.HUB)
         assert "model.safetensors of org/tiny arrived damaged twice" in done.failure.message
+        assert STRANGER not in done.text
         assert not any(client.blobs("org/tiny").glob("*.incomplete"))
 
     def test_a_hub_that_is_away_is_worth_another_try(self, client: Client) -> None:

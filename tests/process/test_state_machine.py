@@ -37,7 +37,11 @@ FACETS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"model": {"source": "hf://Qwen/Qwen3-32B", "revision": _COMMIT, "maxLength": 8192}},  # does not fit
     ),
     "scale": ({}, {"replicas": 0}, {"replicas": 2}, _SCALED, {"suspend": True}, {**_SCALED, "suspend": True}),
-    "cache": ({"cache": {"ephemeral": True}}, {"cache": {"size": "100Gi", "reclaimPolicy": "Delete"}}),
+    "cache": (
+        {"cache": {"ephemeral": True}},
+        {"cache": {"size": "100Gi", "reclaimPolicy": "Delete"}},
+        {"cache": {"claimName": "shared"}},
+    ),
     "engine": ({}, {"engine": {"image": "registry.example/vllm:v0.32.1"}}, {"engine": {"maxSequences": 64}}),
     "network": ({}, {"networkPolicy": {}}),
     "monitoring": ({}, {"monitoring": {"dashboard": True}}),
@@ -71,6 +75,7 @@ class Story(RuleBasedStateMachine):
         self.world = World()
         self.choice = dict.fromkeys(FACETS, 0)
         self.demands: list[tuple[str, tuple[Any, ...]]] = []
+        self.ends_with_deletion = False
         self._demand("ask", self._spec())
 
     def _spec(self) -> Mapping[str, Any]:
@@ -99,6 +104,10 @@ class Story(RuleBasedStateMachine):
     @rule()
     def delete(self) -> None:
         self._demand("delete")
+
+    @rule()
+    def end_with_deletion(self) -> None:
+        self.ends_with_deletion = True
 
     @rule(kind=st.sampled_from(_CHILDREN))
     def remove(self, kind: kinds.Kind) -> None:
@@ -154,6 +163,8 @@ class Story(RuleBasedStateMachine):
         if self.choice["model"] == _TOO_BIG:  # what is refused leaves what there was, which no fresh operator knows
             self.edit("model", 0)
         self._edit_in_the_last_pass()
+        if self.ends_with_deletion:
+            self._demand("delete")
         self._demand("admit")
         self.world.heal()
         self._demand("wait", SETTLED_SECONDS)
@@ -175,7 +186,7 @@ class Story(RuleBasedStateMachine):
         self._demand("interject")
 
     def _golden(self) -> dict[str, dict[str, Any]]:
-        """What a fresh operator makes of the last spec."""
+        """What a fresh operator makes of the last spec; nothing where there is none."""
         return _told([("ask", (self.world.spec,)), ("wait", (SETTLED_SECONDS,))] if self.world.spec else []).outcome()
 
     def _calm(self) -> World:

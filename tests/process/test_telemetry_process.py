@@ -105,7 +105,7 @@ def test_it_can_be_ended_while_it_waits(waiting: OperatorProcess) -> None:
 
 @dataclass
 class Patient:
-    """A process that falls ill a second after its start; see `unwell`."""
+    """A process that falls ill once it was seen well; see `unwell`."""
 
     port: int
     log: Path
@@ -126,13 +126,20 @@ def patient(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Patient]
     environment["PYTHONPATH"] += f":{TESTS}"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "unwell", str(port), request.param], env=environment, stderr=file
+            [sys.executable, "-m", "unwell", str(port), request.param],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stderr=file,
         )
     found = Patient(port, log, process)
-    wait_for(lambda: found.health() == (200, "ok"), message="it is well at first", interval=0.01)
-    yield found
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: found.health() == (200, "ok"), message="it is well at first", interval=0.01)
+        assert process.stdin
+        process.stdin.close()  # now it falls ill
+        yield found
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("patient", ["blocked"], indirect=True)
@@ -144,7 +151,8 @@ def test_a_blocked_loop_answers_no_probe_says_where_it_stands_and_is_held_agains
     wait_for(lambda: patient.health()[0] == 503, message="its lateness is held against it")
     assert patient.health()[1].startswith("the event loop stood still for ")
     assert scrape(patient.port).total("event_loop_lag_seconds") > unwell.LATE_SECONDS
-    wait_for(lambda: patient.health() == (200, "ok"), 2 * unwell.LATELY_SECONDS, message="it is forgiven")
+    # On a busy machine the loop may be late once more by itself.
+    wait_for(lambda: patient.health() == (200, "ok"), 10 * unwell.LATELY_SECONDS, message="it is forgiven")
     assert "stood still" in patient.log.read_text()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -77,10 +77,15 @@ class Connection:
         assert kind in (kinds.NODE, kinds.POD), f"{kind} {namespace} {selector}"
         return await self._ask(lambda: self._server.list(kind))
 
-    async def list_metadata(self, kind: Kind, selector: str = "", namespace: str | None = None) -> Objects:
-        assert selector
+    async def each(self, kind: Kind) -> AsyncIterator[Object]:
+        for body in await self.list(kind):
+            yield body
+
+    async def names(self, kind: Kind, selector: str = "", namespace: str | None = None) -> set[tuple[str, str]]:
+        assert bool(selector) == kind.namespaced
         assert namespace is None
-        return await self._ask(lambda: self._server.list(kind))
+        listed = await self._ask(lambda: self._server.list(kind))
+        return {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
 
     async def serves(self, kind: Kind) -> bool:
         return await self._ask(lambda: not kind.optional)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bench import bare
 from bench.figures import Figure, quantile, show
-from bench.scene import Scene, changed, control_plane, resource
+from bench.scene import Scene, control_plane
 from scraping import scrape
 
 GROWTH_GOAL_PERCENT, QUEUE_AGE_GOAL_SECONDS = 5.0, 1.0
@@ -34,7 +34,7 @@ class Seen:
     def sample(self, scene: Scene) -> None:
         page = scrape(scene.operator.port)
         self.at.append(time.monotonic())
-        self.resident_mib.append(scene.resident_mib)
+        self.resident_mib.append(scene.resident_mib())
         self.queue_age.append(page.total("workqueue_oldest_age_seconds"))
 
     def figures(self) -> Iterator[Figure]:
@@ -60,7 +60,7 @@ async def _change(scene: Scene, count: int, seconds: float) -> Seen:
     luck, seen = random.Random(_SEED), Seen()  # noqa: S311 - the same in every run
     began = told = time.monotonic()
     while (now := time.monotonic()) - began < seconds:
-        await scene.apply(changed(luck.randrange(count), luck.randrange(1, 1000)))
+        await scene.apply(scene.changed(luck.randrange(count), luck.randrange(1, 1000)))
         seen.sample(scene)
         if now - told > _REPORT_SECONDS:
             told = now
@@ -75,7 +75,7 @@ async def _soak(count: int, seconds: float) -> list[Figure]:
             scene = Scene(local, client, operator)
             operator.start()
             operator.wait_ready()
-            await bare.each([resource(index) for index in range(count)], scene.apply)
+            await bare.each([scene.resource(index) for index in range(count)], scene.apply)
             await scene.until_ready(count)
             await scene.until_calm(_QUIET_SECONDS)
             before = _tasks(scene)

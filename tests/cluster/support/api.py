@@ -26,7 +26,7 @@ REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 PRIORITY_CLASS = Kind("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", namespaced=False)
 _OTHERS = {(kind.api_version, kind.kind): kind for kind in (NAMESPACE, SECRET, QUOTA, REPLICA_SET, PRIORITY_CLASS)}
 
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+_TIMEOUT = urllib3.Timeout(connect=30, read=120)
 
 
 class ApiError(Exception):

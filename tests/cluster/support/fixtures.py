@@ -78,6 +78,7 @@ def samples(cluster: ClusterAccess, api: Api, _operator: OperatorProcess) -> Ite
     """Every sample, applied at once; they stay until the run ends."""
     _operator.start()
     _operator.wait_ready()
-    deployed = all_samples.deploy(cluster, api)
-    yield deployed
+    with all_samples.no_hub(cluster):
+        deployed = all_samples.deploy(cluster, api)
+        yield deployed
     all_samples.remove(cluster, deployed)

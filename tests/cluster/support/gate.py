@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,13 +33,11 @@ class Gate:
         self.kubeconfig.write_text(yaml.safe_dump(self._config))
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
-        self._accepted = 0
-        self._swallows: Callable[[int], bool] = lambda _: False
+        self._swallows = False
 
-    def swallow(self, only: int | None = None) -> None:
-        """From now on everything is lost; or only what passes through that connection (0: the first) and new ones."""
-        accepted = self._accepted
-        self._swallows = lambda number: only in (None, number) or number >= accepted
+    def swallow(self) -> None:
+        """From now on everything is lost."""
+        self._swallows = True
 
     def open(self) -> None:
         """Accept connections."""
@@ -48,7 +46,7 @@ class Gate:
 
     def heal(self) -> None:
         """Lose nothing any more. Connections that have lost something are cut: nobody sends it again."""
-        self._swallows = lambda _: False
+        self._swallows = False
         for connection in tuple(self._open):
             _close(connection)
 
@@ -75,13 +73,12 @@ class Gate:
             outer.settimeout(None)
             self._open |= {inner, outer}
             for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._pass_on, args=(source, sink, self._accepted), daemon=True).start()
-            self._accepted += 1
+                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, number: int) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK):
-                if not self._swallows(number):
+                if not self._swallows:
                     sink.sendall(data)
         for end in (source, sink):
             self._open.discard(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -11,12 +12,13 @@ import yaml
 
 from cluster.support.api import Api, ApiError, Manifest, kind_of
 from cluster.support.service import Service
-from localcluster import nodes
+from localcluster import nodes, pods
 from localcluster.access import ClusterAccess
 from planning import TEXT_OF_FILE
 from vllm_operator import kinds
 from vllm_operator.engine.pod import draining_source
-from vllm_operator.naming import MANAGED_SELECTOR
+from vllm_operator.naming import COMPONENT, MANAGED_SELECTOR
+from vllm_operator.report import Failed, Reason, render_report
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "manifests" / "samples"
@@ -70,6 +72,17 @@ def extra_nodes() -> list[Manifest]:
 def prerequisites() -> list[Manifest]:
     """Return what the samples refer to and the operator never makes."""
     return list(yaml.safe_load_all((FOLDER / "prerequisites" / "prerequisites.yaml").read_text()))
+
+
+def no_hub(cluster: ClusterAccess) -> AbstractContextManager[None]:
+    """Have Jobs that look at models of samples say that they reach no hub: one that says nothing is made again."""
+    ending = {
+        "fail": "true",
+        "exit-code": "3",
+        "termination-message": render_report(Failed(Reason.HUB, "there is none")),
+    }
+    annotations = {f"localcluster.test/{key}": value for key, value in ending.items()}
+    return pods.annotate(cluster.kubectl.in_namespace(NAMESPACE), "samples", annotations, {COMPONENT: "inspect"})
 
 
 def deploy(cluster: ClusterAccess, api: Api) -> Samples:

@@ -35,9 +35,13 @@ class Traffic:
         """Return the requests that were to change something, in one namespace or in all."""
         return [one for one in self.requests() if one.is_write and namespace in ("", one.namespace)]
 
-    def counts(self) -> Counter[str]:
-        """Return how often what was asked: `patch deployments`, `patch vllmdeployments/status`."""
-        return Counter(in_words(event) for event in self.requests())
+    def counts(self, namespace: str = "") -> Counter[str]:
+        """Return how often what was asked: `patch deployments`, `patch vllmdeployments/status`.
+
+        With a namespace the requests in others are left out, and not those that are in none.
+        """
+        asked = self.requests()
+        return Counter(in_words(one) for one in asked if not namespace or one.namespace in ("", namespace))
 
 
 def in_words(event: AuditEvent) -> str:

@@ -59,12 +59,14 @@ def _token(value: str) -> Act:
 
 
 def quantization_story(hub: str) -> Story:
-    """What nobody knows the size of."""
-    heal = {"model": {"facts": {"parameters": 0.001}}}
+    """What nobody knows the size of, which matters where there are GPUs to count."""
+    heal = {"model": {"facts": {"parameters": 0.001}}, "gpu": {"count": 0}}
     failure = Failure(
         "unknown-quantization", "ConfigUnreadable", "say its numbers in spec.model.facts", heal, stalled=True
     )
-    return Story("quantization", own(hub, {"model": {"source": f"hf://{UNKNOWN_QUANTIZATION}"}}), [failure])
+    return Story(
+        "quantization", own(hub, {"model": {"source": f"hf://{UNKNOWN_QUANTIZATION}"}, "gpu": {"count": 1}}), [failure]
+    )
 
 
 def cache_stories(hub: str) -> list[Story]:
