@@ -14,6 +14,7 @@ from localcluster import components, paths, state
 from localcluster.cluster import Cluster
 from localcluster.errors import ComponentError
 from localcluster.processes import Process
+from localcluster.requirements import NodeUnavailableError
 from localcluster.state import Layout, State
 from localcluster.wait import wait_for
 
@@ -149,6 +150,32 @@ def test_port_that_somebody_takes_meanwhile_is_chosen_anew(
     assert len(claimed) == 2
     assert not any(process.alive for process in claimed[0].processes.values())
     cluster.down()
+
+
+@pytest.mark.real_node
+def test_addresses_that_another_cluster_takes_meanwhile_are_chosen_anew(
+    own_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[State] = []
+    claim = state.claim
+
+    def claim_and_lose(layout: Layout, owner: Process, *, bound_to_owner: bool, real_node: bool) -> State:
+        record = claim(layout, owner, bound_to_owner=bound_to_owner, real_node=real_node)
+        claimed.append(record)
+        if len(claimed) == 1:
+            assert record.network is not None
+            subprocess.run(["ip", "link", "add", record.network.link, "type", "veth"], check=True)
+        return record
+
+    monkeypatch.setattr(state, "claim", claim_and_lose)
+    try:
+        Cluster.start(own_name, bound=True, real_node=True).down()
+        assert len({record.slot for record in claimed}) == 2
+    except NodeUnavailableError as reason:
+        pytest.skip(str(reason))
+    finally:
+        if claimed and claimed[0].network:
+            subprocess.run(["ip", "link", "delete", claimed[0].network.link], check=True)
 
 
 def test_recorded_pid_of_another_process_is_not_killed() -> None:

@@ -66,8 +66,8 @@ class Cluster(ClusterAccess):
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
                 return cls._start_once(layout, bound=bound, real_node=real_node)
-            except ComponentError as error:
-                if not error.port_taken or attempt == _START_ATTEMPTS:
+            except LocalClusterError as error:
+                if not error.taken or attempt == _START_ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 

@@ -8,6 +8,19 @@ _LOG_LINES = 15
 class LocalClusterError(Exception):
     """A local cluster could not be built, started or reached; the text says what to do."""
 
+    @property
+    def taken(self) -> bool:
+        """Whether somebody else took a port or an address between its choice and its use."""
+        return False
+
+
+class LinkTakenError(LocalClusterError):
+    """Another cluster chose the same addresses at the same time, and laid its link first."""
+
+    @property
+    def taken(self) -> bool:
+        return True
+
 
 class ComponentError(LocalClusterError):
     """A component ended or did not become ready; the text holds its last log lines."""
@@ -18,6 +31,5 @@ class ComponentError(LocalClusterError):
         super().__init__(f"{name} {problem}; its last log lines:\n{self.log_tail}")
 
     @property
-    def port_taken(self) -> bool:
-        """Whether somebody else took a port between its choice and its use."""
+    def taken(self) -> bool:
         return "address already in use" in self.log_tail

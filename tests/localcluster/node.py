@@ -17,7 +17,7 @@ import yaml
 from images import recipes
 from images.recipes import Image
 from localcluster import cgroups, imagestore, kubeconfigs, nodeconfig, processes, requirements
-from localcluster.errors import ComponentError, LocalClusterError
+from localcluster.errors import ComponentError, LinkTakenError, LocalClusterError
 from localcluster.network import Network
 from localcluster.nodeconfig import HOME, NODE_NAME
 from localcluster.nodes import Manifest
@@ -190,7 +190,12 @@ class Node:
 
 
 def _connect(holder: Process, network: Network) -> None:
-    """Lay the link between this machine and the node, and the routes to its pods and Services."""
+    """Lay the link between this machine and the node, and the routes to its pods and Services.
+
+    Raises:
+        LinkTakenError: the link is there already; clusters of another cache choose without asking this one's.
+        LocalClusterError: a command ended with an error.
+    """
     inside = [program("nsenter"), f"--net=/proc/{holder.pid}/ns/net"]
     ip = program("ip")
     peer = ["type", "veth", "peer", "name", "eth0", "netns", str(holder.pid)]
@@ -207,7 +212,9 @@ def _connect(holder: Process, network: Network) -> None:
     ):
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode != 0:
-            raise LocalClusterError(f"`{' '.join(command)}` ended with {answer.returncode}: {answer.stderr.strip()}")
+            taken = command[1:3] == ["link", "add"] and "File exists" in answer.stderr
+            error = LinkTakenError if taken else LocalClusterError
+            raise error(f"`{' '.join(command)}` ended with {answer.returncode}: {answer.stderr.strip()}")
 
 
 def storage_classes() -> list[Manifest]:

@@ -1,6 +1,6 @@
 """vLLM's own parser agrees: with the data, with every command line that the operator makes, and with what is refused.
 
-The parser runs in the environment of the node's image, once for all argument lists of a test.
+The parser runs in the environment of which the node's image is made, once for all argument lists of a test.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ TIMEOUT = 600  # seconds; 40 suffice on an idle machine
 # Values that some types take and others do not.
 VALUES = ("1", "-1", "1.5", "x", "", "None", "{}", "[]", '{"a": 1}', "{a}", "8k", "1.5K", "2G", "auto", "AUTO", "true")
 
-pytestmark = [
-    pytest.mark.real_node,
-    pytest.mark.skipif(
-        not (VLLM.folder / ".done").exists(),
-        reason="vLLM's environment is missing: python -m images vllm-venv makes it",
-    ),
-]
+pytestmark = pytest.mark.real_node
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> None:
+    """The environment with vLLM, which is made where it is missing."""
+    VLLM.ensure()
 
 
 @dataclass(frozen=True)

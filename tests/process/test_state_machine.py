@@ -8,7 +8,8 @@ operator that dies and another one that takes over), with pauses between. When i
 - an operator that is never disturbed is there within a minute (five, if a webhook refused): no event is missed;
 - nothing is written any more;
 - the writes that changed something were at most twice the minimum: what an operator writes that is told the same
-  demands, with the same pauses, and is never disturbed.
+  demands, with the same pauses, and is never disturbed. An edit that comes in a pass comes at another time there: too
+  late to be carried out, it may be, before the resource is deleted. Then it counts as if it had come at once.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ FACETS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 _GPU = {"gpu": {"count": 1, "product": "NVIDIA-A100-SXM4-40GB"}}
 _TOO_BIG = 2
 
+Demand = tuple[str, tuple[Any, ...]]
+"""A method of World, and what it is called with."""
+
 # Owners are left alone: what loses its owner just before the resource is deleted stays, for want of a finalizer.
 SPOILT = (
     (kinds.DEPLOYMENT, ("spec", "replicas"), 7),
@@ -74,7 +78,7 @@ class Story(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.choice = dict.fromkeys(FACETS, 0)
-        self.demands: list[tuple[str, tuple[Any, ...]]] = []
+        self.demands: list[Demand] = []
         self.ends_with_deletion = False
         self._demand("ask", self._spec())
 
@@ -168,10 +172,12 @@ class Story(RuleBasedStateMachine):
         self._demand("admit")
         self.world.heal()
         self._demand("wait", SETTLED_SECONDS)
-        golden, calm = self._golden(), self._calm()
+        golden, calm = self._golden(), self._calm(self.demands)
         assert calm.outcome() == golden, "undisturbed"
         assert self.world.outcome() == golden
         needed, used = calm.tally.changes, self.world.tally.changes
+        if len(used) > 2 * len(needed):
+            needed = self._calm([_at_once(*demand) for demand in self.demands]).tally.changes
         assert len(used) <= 2 * len(needed), f"needed: {needed}; used: {used}"
         asked = len(self.world.tally.requests)
         self.world.wait(2 * RESYNC_SECONDS)
@@ -189,13 +195,18 @@ class Story(RuleBasedStateMachine):
         """What a fresh operator makes of the last spec; nothing where there is none."""
         return _told([("ask", (self.world.spec,)), ("wait", (SETTLED_SECONDS,))] if self.world.spec else []).outcome()
 
-    def _calm(self) -> World:
+    @staticmethod
+    def _calm(demands: Sequence[Demand]) -> World:
         """The demands alone; the last of them is to wait, and that shorter."""
-        refused = any(name == "refuse" for name, _ in self.demands)
-        return _told([*self.demands[:-1], ("wait", (_AFTER_REFUSAL_SECONDS if refused else _PROMPT_SECONDS,))])
+        refused = any(name == "refuse" for name, _ in demands)
+        return _told([*demands[:-1], ("wait", (_AFTER_REFUSAL_SECONDS if refused else _PROMPT_SECONDS,))])
 
 
-def _told(demands: Sequence[tuple[str, tuple[Any, ...]]]) -> World:
+def _at_once(name: str, values: tuple[Any, ...]) -> Demand:
+    return ("ask" if name == "ask_in_a_pass" else name, values)
+
+
+def _told(demands: Sequence[Demand]) -> World:
     """A world of its own after these demands."""
     world = World()
     try:
