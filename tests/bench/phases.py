@@ -68,8 +68,7 @@ async def converge(scene: Scene, count: int) -> tuple[float, list[Figure]]:
     mark, started = scene.local.audit_mark(), time.monotonic()
     for first, there in _waves(count):
         await bare.each([scene.resource(index) for index in range(first, there)], scene.apply)
-        await scene.until_counted(there, phase="Ready")
-    await scene.until_ready(count)
+        await scene.until_ready(there)
     seconds = time.monotonic() - started
     requests = Counter(f"{one.verb} {one.resource}" for one in scene.requests(mark))
     await scene.until_calm()

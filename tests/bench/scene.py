@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import operator_process
+from bench import bare
 from localcluster import nodes
 from localcluster.audit import AuditEvent
 from localcluster.cluster import Cluster as LocalCluster
@@ -77,16 +78,16 @@ class Scene:
         for namespace in (BARE_NAMESPACE, NAMESPACE):
             self.local.kubectl("create", "namespace", namespace)
 
-    async def until_counted(self, count: int, **labels: str) -> None:
+    async def until_counted(self, count: int, pause: float = _LOOK_SECONDS, **labels: str) -> None:
         """Wait until the operator counts so many resources; `labels` of its metric: phase, reason."""
         while True:
             if scrape(self.operator.port).total("resources", **labels) >= count:
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
     async def until_ready(self, count: int) -> None:
         """Wait until so many resources are Ready; they are listed once, because that burdens what is measured."""
-        await self.until_counted(count, phase="Ready")
+        await self.until_counted(count, bare.pause(count), phase="Ready")
         listed = await self.client.list(kinds.RESOURCE, NAMESPACE)
         ready = sum(one["status"]["phase"] == "Ready" for one in listed)
         assert ready >= count, f"the operator counts {count} that are Ready, and there are {ready}"

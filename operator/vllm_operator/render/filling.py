@@ -52,6 +52,7 @@ def environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
+        auto_reload=False,  # a look at the file each time
     )
     made.filters["block"] = _block
     return made
