@@ -128,6 +128,6 @@ def busy(services: list[Service], pause: float = _EDIT_SECONDS) -> Iterator[None
         editing.join()
 
 
-def soon(what: Callable[[], object], message: str, timeout: float = 30.0) -> None:
+def soon(what: Callable[[], object], message: str, timeout: float = 120.0) -> None:
     """Wait with short pauses: what is waited for is measured."""
     wait_for(what, timeout, message, _LOOK_SECONDS)
