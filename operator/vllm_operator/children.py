@@ -19,15 +19,15 @@ from vllm_operator.naming import HANDOVER_MANAGER, Key, child_name, version_of
 from vllm_operator.observed import Live, Ref, cache_claim, claimed_by_others, live_workload, marked_key, may_go, reduce
 from vllm_operator.ownership import manifest_digest, owned_digest
 from vllm_operator.plan.cache import COMPONENT as PRELOAD
-from vllm_operator.plan.cache import preloads, reads_the_same, users_claim
+from vllm_operator.plan.cache import own_claim, preloads, reads_the_same, users_claim
 from vllm_operator.plan.types import Child, Plan
 from vllm_operator.plan.workload import is_at_rest
 from vllm_operator.ports import Api, Meter, Object
 from vllm_operator.render import render_child
 from vllm_operator.status.observation import ChildError, Preload, preload_of, rollout_of
 
-# What exists of these limits what can be planned: kinds, and what their names have behind the resource's.
-_LIMITING: Mapping[Kind, str] = {kinds.CLAIM: "-cache", kinds.DEPLOYMENT: ""}
+# What exists of these limits what can be planned.
+_LIMITING = frozenset({kinds.CLAIM, kinds.DEPLOYMENT})
 
 
 @dataclass(slots=True)
@@ -85,8 +85,9 @@ class Children:
         Asked for once: later the watch tells, but for objects that are not ours, and those are met when ours are made.
         A resource without a status has neither, as a rule.
         """
-        refs = ((kind, key.namespace, child_name(key.name, suffix)) for kind, suffix in _LIMITING.items())
-        await asyncio.gather(*(self.know(key, ref) for ref in refs))
+        claim: Ref = (kinds.CLAIM, key.namespace, own_claim(key.name))
+        servers: Ref = (kinds.DEPLOYMENT, key.namespace, child_name(key.name))
+        await asyncio.gather(self.know(key, claim), self.know(key, servers))
 
     async def know_mounted(self, key: Key, spec: Spec) -> None:
         """Access modes of a user's own claim, which limit rollouts and never change; asked for until it is there."""

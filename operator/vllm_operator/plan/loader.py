@@ -40,6 +40,12 @@ def _default_image(spec: Spec, defaults: Defaults) -> str:
     return defaults.cpu_image if is_cpu(spec) else defaults.engine_image
 
 
+def _overlay(spec: Spec) -> Mapping[str, Any]:
+    """What the pod template lays over a pod's spec."""
+    overlay: Mapping[str, Any] = spec.pod_template.get("spec") or {}
+    return overlay
+
+
 def _items(overlay: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     """What a list of the pod template adds, all with names; about anything odd the API server speaks for servers."""
     found = overlay.get(key)
@@ -55,7 +61,7 @@ def _mapping(overlay: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def pod_settings(spec: Spec) -> dict[str, Any]:
     """Fields of the pod template's spec that hold for the Job's pod too."""
-    overlay = spec.pod_template.get("spec") or {}
+    overlay = _overlay(spec)
     selector = without_nulls(_mapping(overlay, "nodeSelector"))
     return {
         **({"nodeSelector": selector} if selector else {}),
@@ -65,28 +71,24 @@ def pod_settings(spec: Spec) -> dict[str, Any]:
 
 def pod_settings_beside(spec: Spec, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The same, and where servers run without being asked: the Job runs on such a node, taints and all."""
-    overlay = spec.pod_template.get("spec") or {}
-    selector = without_nulls({**placement["nodeSelector"], **_mapping(overlay, "nodeSelector")})
+    selector = without_nulls({**placement["nodeSelector"], **_mapping(_overlay(spec), "nodeSelector")})
     return {"tolerations": placement["tolerations"], **pod_settings(spec), "nodeSelector": selector}
 
 
 def security_context(spec: Spec) -> dict[str, Any]:
     """The Job's pod runs as the servers' pods do: both read and write the same files."""
-    overlay = spec.pod_template.get("spec") or {}
-    asked: dict[str, Any] = without_nulls({**_SECURITY, **_mapping(overlay, "securityContext")})
+    asked: dict[str, Any] = without_nulls({**_SECURITY, **_mapping(_overlay(spec), "securityContext")})
     return asked
 
 
 def volumes(spec: Spec) -> list[Mapping[str, Any]]:
     """Volumes that the pod template adds, such as a private CA: the Job talks to the hub that the CA vouches for."""
-    overlay = spec.pod_template.get("spec") or {}
-    return [item for item in _items(overlay, "volumes") if item["name"] not in _OWN_VOLUMES]
+    return [item for item in _items(_overlay(spec), "volumes") if item["name"] not in _OWN_VOLUMES]
 
 
 def laid_over(spec: Spec, volume: str) -> str:
     """The claim that the pod template lays over a volume of ours; empty when it lays none."""
-    overlay = spec.pod_template.get("spec") or {}
-    found = next((item for item in _items(overlay, "volumes") if item["name"] == volume), {})
+    found = next((item for item in _items(_overlay(spec), "volumes") if item["name"] == volume), {})
     claim = _mapping(found, "persistentVolumeClaim").get("claimName")
     return claim if isinstance(claim, str) else ""
 
@@ -94,8 +96,7 @@ def laid_over(spec: Spec, volume: str) -> str:
 def volume_mounts(spec: Spec, own: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Where the pod template mounts those volumes in the server's container, but for where the Job mounts its `own`."""
     taken = [_TMP, *(mount["mountPath"] for mount in own)]  # no set: the other paths may be anything
-    overlay = spec.pod_template.get("spec") or {}
     added = {volume["name"] for volume in volumes(spec)}
-    servers = [item for item in _items(overlay, "containers") if item["name"] == SERVER_CONTAINER]
+    servers = [item for item in _items(_overlay(spec), "containers") if item["name"] == SERVER_CONTAINER]
     mounts = [mount for server in servers for mount in _items(server, "volumeMounts")]
     return [mount for mount in mounts if mount["name"] in added and mount.get("mountPath") not in taken]
