@@ -124,3 +124,12 @@ def resource_of(metadata: Mapping[str, Any]) -> str | None:
 def version_of(metadata: Mapping[str, Any]) -> int:
     """Resource versions of one resource type are comparable as integers (documented since Kubernetes 1.35)."""
     return int(metadata.get("resourceVersion") or 0)
+
+
+def repair_entry(metadata: Mapping[str, Any]) -> int | None:
+    """Where in `managedFields` a repair stands that was not ended; None when there is none.
+
+    What it holds would outlast every later apply.
+    """
+    entries = metadata.get("managedFields") or ()
+    return next((index for index, entry in enumerate(entries) if entry.get("manager") == REPAIR_MANAGER), None)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from vllm_operator.api.quantity import to_number
-from vllm_operator.naming import FIELD_MANAGER, digest
+from vllm_operator.naming import FIELD_MANAGER, digest, repair_entry
 
 Fields = Mapping[str, Any]
 _Key = tuple[tuple[str, Any], ...]
@@ -77,10 +77,12 @@ def owned_digest(body: Mapping[str, Any]) -> str:
     """A digest of all that is ours of a live object; equal to `manifest_digest` of what we would apply, as a rule.
 
     Where it is not, because the API server writes a value in another way than we do, nothing but an apply that changes
-    nothing follows.
+    nothing follows. Where a repair was not ended it never is, because the apply that follows ends it.
     """
     fields = applied_fields(body["metadata"])
-    return manifest_digest(extract(body, fields)) if fields else ""
+    if not fields or repair_entry(body["metadata"]) is not None:
+        return ""
+    return manifest_digest(extract(body, fields))
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.support.api import Api, ApiError, Manifest, kind_of
+from cluster.support.api import Api, ApiError, Manifest, kind_of, path_of
 from cluster.support.covering import differences
 from cluster.support.fixtures import Create
 from cluster.support.owned import Field, content, owned_fields, owned_values, spoilers
@@ -208,12 +208,23 @@ def test_changes_that_hold_only_together_are_repaired(create: Create, api: Api) 
         patch = [{"op": "replace", "path": path, "value": value} for path, value in changes]
         assert content(api.edit(*_target(before), patch)) != content(before)
         assert _is_repaired(api, before) == "", f"{kind}: {changes}"
-        wait_for(partial(_is_forgotten, api, before), message="no trace of the repair")
+        wait_for(partial(_is_forgotten, api, before), REPAIR_SECONDS, "no trace of the repair")
     service.wait_ready(reason="Idle")
     service.edit({"engine": {"env": None}, "service": {"annotations": None}})
     service.wait_ready(reason="Idle")
     assert "GREETING" not in {one["name"] for one in service.container["env"]}, "what was repaired can go again"
     assert "example.com/balancer" not in _child(service, "Service")["metadata"]["annotations"]
+
+
+def test_a_repair_that_was_broken_off_is_ended(create: Create, api: Api) -> None:
+    """As when the operator is killed in the midst of it: nothing of ours differs, but its entry would stay for good."""
+    service = create("plain", CACHED).wait_ready()
+    before = _child(service, "Deployment")
+    path = f"{path_of(*_target(before))}?fieldManager={REPAIR_MANAGER}"
+    broken_off = api.call("PATCH", path, {"spec": {"minReadySeconds": 1}}, "application/merge-patch+json")
+    assert REPAIR_MANAGER in {one["manager"] for one in broken_off["metadata"]["managedFields"]}
+    wait_for(partial(_is_forgotten, api, before), REPAIR_SECONDS, "no trace of the repair")
+    service.wait_ready()
 
 
 def test_deleted_children_come_back(create: Create, api: Api) -> None:

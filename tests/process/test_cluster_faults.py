@@ -16,7 +16,8 @@ from virtualtime import virtual_time
 from vllm_operator import kinds
 from vllm_operator.cluster import Cluster, client, sockets
 from vllm_operator.cluster.bucket import TokenBucket
-from vllm_operator.errors import Blocked, Gone, Transient
+from vllm_operator.errors import Blocked, Conflict, Gone, Transient
+from vllm_operator.naming import REPAIR_MANAGER
 
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "team"}}
 
@@ -40,6 +41,20 @@ async def test_what_passes_is_transient(server: FakeApi, api: Cluster, status: i
         await api.apply(MAP)
     assert caught.value.retry_after is None
     assert len(server.requests) == 1, "retrying is the queue's business"
+
+
+async def test_a_repair_whose_entry_moved_meanwhile_is_ended_later(server: FakeApi, api: Cluster) -> None:
+    """As when a controller reports between the apply and the removal of the entry: JSON Patch finds another there."""
+    managers = [{"manager": "kube-controller-manager"}, {"manager": REPAIR_MANAGER}]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.content_type == "application/json-patch+json":
+            return web.json_response({"kind": "Status", "code": 422}, status=422)
+        return web.json_response({"metadata": {"managedFields": managers}})
+
+    server.answer = answer
+    with pytest.raises(Conflict):
+        await api.apply_alone({**MAP, "spec": {}})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from objects import fields_v1
 from planning import manifests_of, plan_of, spec_of
 from vllm_operator.kinds import CLAIM, DEPLOYMENT, SERVICE
-from vllm_operator.naming import FIELD_MANAGER, SERVER_CONTAINER, Key
+from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER, SERVER_CONTAINER, Key
 from vllm_operator.observed import Observed, Ref, live_claim, live_workload, reduce
 from vllm_operator.ownership import extract, manifest_digest, owned_digest
 
@@ -81,6 +81,11 @@ def test_a_field_that_we_hold_and_want_no_more_shows() -> None:
 @pytest.mark.parametrize("held", [entry(fields_v1(PLAIN), "rival"), entry(fields_v1(PLAIN), subresource="status")])
 def test_what_others_hold_is_not_ours(held: Object) -> None:
     assert owned_digest(live(1, PLAIN, held)) == ""
+
+
+def test_a_repair_that_was_not_ended_shows() -> None:
+    held = entry(fields_v1(PLAIN)), {**entry({"f:spec": {"f:paused": {}}}, REPAIR_MANAGER), "operation": "Update"}
+    assert owned_digest(live(1, PLAIN, *held)) != manifest_digest(PLAIN)
 
 
 def test_lists_with_keys_are_ours_item_by_item() -> None:

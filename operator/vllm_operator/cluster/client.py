@@ -21,9 +21,9 @@ from vllm_operator.cluster.connection import Connection
 from vllm_operator.cluster.counting import OnCall, verb_and_resource
 from vllm_operator.cluster.failures import Refusal, refusal, to_error
 from vllm_operator.cluster.sockets import RestClient
-from vllm_operator.errors import Blocked, Transient
+from vllm_operator.errors import Blocked, Conflict, Transient
 from vllm_operator.kinds import BY_NAME, EVENT, LEASE, POD, RESOURCE, Kind
-from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER
+from vllm_operator.naming import FIELD_MANAGER, REPAIR_MANAGER, repair_entry
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -146,26 +146,33 @@ class Cluster:
         path = path_of(kind, metadata.get("namespace"), metadata["name"])
         if new:
             manifest = {**manifest, "metadata": {**metadata, "resourceVersion": _OF_NO_OBJECT}}
-        return await self._apply(path, manifest, manager, dry_run=dry_run)
+        applied = await self._apply(path, manifest, manager, dry_run=dry_run)
+        entry = None if dry_run else repair_entry(applied["metadata"])
+        return applied if entry is None else await self._end_repair(path, entry)
 
     async def apply_alone(self, manifest: Object) -> Object:
         """As `apply`, but the lists of `spec` hold nothing beside ours: for when others' items make the whole invalid.
 
         A merge patch replaces lists. What it wrote would stay ours for good, whatever later applies leave out, so it
-        runs under another manager, whose entry is removed afterwards.
+        runs under another manager, whose entry the apply that follows removes.
         """
         kind, metadata = BY_NAME[manifest["apiVersion"], manifest["kind"]], manifest["metadata"]
         path = path_of(kind, metadata["namespace"], metadata["name"])
         query, body = [("fieldManager", REPAIR_MANAGER)], {"spec": manifest["spec"]}
         await self._change(Call("PATCH", path, query, content_type=_MERGE, body=body))
-        applied = await self.apply(manifest)
-        managers = [entry["manager"] for entry in applied["metadata"]["managedFields"]]
-        if REPAIR_MANAGER not in managers:
-            return applied
-        entry = f"/metadata/managedFields/{managers.index(REPAIR_MANAGER)}"
-        is_it = {"op": "test", "path": f"{entry}/manager", "value": REPAIR_MANAGER}
-        removal = [is_it, {"op": "remove", "path": entry}]
-        return await self._change(Call("PATCH", path, content_type=_JSON_PATCH, body=removal))
+        return await self.apply(manifest)
+
+    async def _end_repair(self, path: str, entry: int) -> Object:
+        """Remove the entry of the manager of repairs; raises Conflict when the entries have moved meanwhile."""
+        place = f"/metadata/managedFields/{entry}"
+        is_it = {"op": "test", "path": f"{place}/manager", "value": REPAIR_MANAGER}
+        removal = [is_it, {"op": "remove", "path": place}]
+        call = Call("PATCH", path, content_type=_JSON_PATCH, body=removal)
+        answer = await self._write(call)
+        if isinstance(answer, Refusal):
+            moved = answer.code == HTTPStatus.UNPROCESSABLE_ENTITY
+            raise Conflict(f"{call}: the fields' managers changed meanwhile") if moved else to_error(answer)
+        return answer
 
     async def apply_status(self, namespace: str, name: str, status: Object) -> Object:
         """Server-side apply of the whole status of a resource; returns the live resource, raises Gone without one."""
