@@ -278,11 +278,10 @@ class Reconciler:
         if done.failure and failures >= _FAILURES:
             what, failure = done.failure
             done.errors.append(ChildError(what, "RequestFailed", str(failure)))
-        elif done.failure and _is_edited(body):
-            # What runs is of before the edit: a status would speak of that, and in the name of the edit.
-            raise _counted(done, done.failure[1])
         seen = self._observation(done, await self._refusal(done))
         status = make_status(seen, previous, _now())
+        if done.failure and failures < _FAILURES and _says_too_much(status, body):
+            raise _counted(done, done.failure[1])
         self._meter.stands(done.key, status)
         self._measure(done, seen, status)
         wrote = await self._write_status(done.key, body, status)
@@ -317,10 +316,20 @@ class Reconciler:
         return True
 
 
-def _is_edited(body: Object) -> bool:
-    """Whether the status speaks of an earlier spec."""
-    said = (body.get("status") or {}).get("observedGeneration")
-    return said is not None and said != body["metadata"]["generation"]
+def _says_too_much(status: Object, body: Object) -> bool:
+    """Whether a status must wait because a child could not be written.
+
+    What runs is of before an edit, and would be spoken of in the edit's name; and nothing becomes ready that lacks a
+    child.
+    """
+    previous = body.get("status") or {}
+    said = previous.get("observedGeneration")
+    edited = said is not None and said != body["metadata"]["generation"]
+    return edited or (_is_ready(status) and not _is_ready(previous))
+
+
+def _is_ready(status: Object) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
 
 
 def _counted(done: Pass, error: OperatorError) -> OperatorError:

@@ -442,6 +442,23 @@ async def test_an_edit_that_is_not_carried_out_yet_is_not_called_ready() -> None
     assert world.ready() == "RequestFailed"
 
 
+async def test_what_lacks_a_child_does_not_become_ready() -> None:
+    """Its servers run, and the Service could not be made yet."""
+    world = World(**EPHEMERAL)
+    world.api.errors["apply Service"] = Transient("PATCH services: 503")
+    await world.fail(Transient)
+    world.roll_out()
+    world.api.errors["apply Service"] = Transient("PATCH services: 503")
+    await world.fail(Transient)
+    assert world.ready() == "Starting"
+    await world.reconcile()
+    assert world.ready() == "Available"
+    world.lose(kinds.SERVICE, "chat")
+    world.api.errors["apply Service"] = Transient("PATCH services: 503")
+    await world.fail(Transient)
+    assert world.ready() == "Available", "what passes takes nothing back that was said"
+
+
 async def test_a_fault_of_the_operator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     world = await _running()
     with monkeypatch.context() as broken:
