@@ -15,9 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHORT = "not long"
+_SAID = 300  # characters of what a failed test said
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,9 @@ class _Run:
     output: IO[bytes]
 
 
-def _start(part: Part, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", *part.options, *part.paths]
+def _start(part: Part, reports: Path, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    report = f"--junit-xml={reports / part.name}.xml"
+    command = [sys.executable, "-m", "pytest", report, *part.options, *part.paths]
     return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
         command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT if output else None
     )
@@ -80,15 +83,29 @@ def _finish(runs: list[_Run]) -> Iterator[int]:
         yield code
 
 
-def _side_by_side(shown: Part, beside: Sequence[Part]) -> list[int]:
-    """Run parts and return their exit codes; what the others print follows when the one that is shown has ended."""
+def _side_by_side(shown: Part, beside: Sequence[Part]) -> list[str]:
+    """Run parts and return what failed; what the others print follows when the one that is shown has ended."""
     with ExitStack() as files:
+        reports = Path(files.enter_context(tempfile.TemporaryDirectory()))
         outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in beside]
-        runs = [_Run(part, _start(part, output), output) for part, output in zip(beside, outputs, strict=True)]
-        return [_start(shown).wait(), *_finish(runs)]
+        runs = [_Run(part, _start(part, reports, output), output) for part, output in zip(beside, outputs, strict=True)]
+        codes = [_start(shown, reports).wait(), *_finish(runs)]
+        ended = zip((shown, *beside), codes, strict=True)
+        return [one for part, code in ended if code for one in _failures(part, code, reports / f"{part.name}.xml")]
 
 
-def _pure_tests(*options: str) -> list[int]:
+def _failures(part: Part, code: int, report: Path) -> list[str]:
+    """What failed in a part, a line each, from the report that pytest wrote of it (JUnit XML)."""
+    cases = ET.parse(report).iter("testcase") if report.exists() else ()  # noqa: S314 - ours
+    found = [
+        f"{case.get('classname')}::{case.get('name')}: {' '.join((problem.get('message') or '').split())[:_SAID]}"
+        for case in cases
+        for problem in (*case.iter("failure"), *case.iter("error"))
+    ]
+    return found or [f"{part.name}: pytest ended with {code}"]
+
+
+def _pure_tests(*options: str) -> list[str]:
     first, second = _halves(options)
     return _side_by_side(first, [second])
 
@@ -101,20 +118,22 @@ def _build() -> None:
     subprocess.run([sys.executable, "-m", "localcluster", "build"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
 
 
-def _all() -> list[int]:
-    codes = _pure_tests()
+def _all() -> list[str]:
+    failed = _pure_tests()
     _build()
     _say("left out: tests marked `long`, which take minutes each (`make node-test` runs them)")
     _say(f"{SHOWN.name} here; {', '.join(part.name for part in BESIDE)} beside it, shown afterwards")
-    return codes + _side_by_side(SHOWN, BESIDE)
+    return failed + _side_by_side(SHOWN, BESIDE)
 
 
 def main() -> int:
-    """Run them and return the exit code: 0 when none failed."""
+    """Run them and return the exit code: 0 when none failed. What failed is said once more at the end."""
     started = time.monotonic()
-    codes = _pure_tests("--hypothesis-profile=quick") if sys.argv[1:] == ["unit"] else _all()
-    _say(f"all ended after {time.monotonic() - started:.0f} s: {'passed' if not any(codes) else 'FAILED'}")
-    return max(codes)
+    failed = _pure_tests("--hypothesis-profile=quick") if sys.argv[1:] == ["unit"] else _all()
+    for one in failed:
+        _say(f"FAILED {one}")
+    _say(f"all ended after {time.monotonic() - started:.0f} s: {'FAILED' if failed else 'passed'}")
+    return bool(failed)
 
 
 if __name__ == "__main__":
