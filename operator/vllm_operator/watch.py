@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any, Protocol
 
 import kopf
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 END_SECONDS = 6.0
 _END_ROUND_SECONDS = 2.0
 # kopf leaves its nested generators to the event loop, which closes each within a few turns of its own. A loop that ends
-# before closes them all at once, inner ones first, and logs an error for each outer one.
+# before closes them all at once, inner ones first, and logs an error for each outer one; see `_say_what_matters`.
 _CLOSING_TURNS = 50
 
 Body = Mapping[str, Any]
@@ -195,14 +196,23 @@ async def _end(roots: Collection[asyncio.Task[None]]) -> None:
             _failure(task)  # one that nobody asks for is logged as lost
     for _ in range(_CLOSING_TURNS):
         await asyncio.sleep(0)
+    asyncio.get_running_loop().set_exception_handler(_say_what_matters)
     if left:
         log.warning("kopf did not end: %s", ", ".join(sorted(task.get_name() for task in left)))
 
 
+def _say_what_matters(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a loop met, but for the generators of kopf that were left to its end all the same."""
+    if not _is_of_kopf(getattr(context.get("asyncgen"), "ag_code", None)):
+        loop.default_exception_handler(context)
+
+
 def _tasks_of_kopf() -> set[asyncio.Task[Any]]:
-    folder = Path(kopf.__file__).parent
-    codes = {task: getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()}
-    return {task for task, code in codes.items() if code and folder in Path(code.co_filename).parents}
+    return {task for task in asyncio.all_tasks() if _is_of_kopf(getattr(task.get_coro(), "cr_code", None))}
+
+
+def _is_of_kopf(code: CodeType | None) -> bool:
+    return code is not None and Path(kopf.__file__).parent in Path(code.co_filename).parents
 
 
 def _failure(task: asyncio.Task[Any]) -> BaseException | None:

@@ -7,8 +7,10 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import kopf
 import pytest
 from aiohttp import web
 
@@ -258,3 +260,19 @@ async def test_a_kind_that_is_not_there_any_more_ends_it_at_once(server: FakeApi
         with pytest.raises(Exception, match="on purpose"):
             await running
     assert len(services.queries(watches=False)) == 2
+
+
+async def test_generators_of_kopf_that_the_loop_closes_in_its_own_order_are_no_error(
+    server: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a process is asked to end in the midst of events, once in hundreds of times: a traceback for nothing."""
+    loop = asyncio.get_running_loop()
+    failure = {"message": "an error occurred during closing of asynchronous generator", "exception": RuntimeError()}
+    async with watching(server, Services()):
+        await _until(lambda: server.requests)
+    caplog.clear()
+    loop.call_exception_handler({**failure, "asyncgen": SimpleNamespace(ag_code=kopf.spawn_tasks.__code__)})
+    assert caplog.records == []
+    loop.call_exception_handler({**failure, "asyncgen": SimpleNamespace(ag_code=_until.__code__)})
+    loop.call_exception_handler({"message": "a task failed", "exception": RuntimeError()})
+    assert len(caplog.records) == 2
