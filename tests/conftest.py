@@ -3,6 +3,9 @@
 import pytest
 from hypothesis import settings
 
+# What their assertions compare is shown, as that of tests is.
+pytest.register_assert_rewrite("cluster.support", "node.support", "operator_process", "world")
+
 pytest_plugins = ["hub.fixtures", "localcluster.fixtures"]
 
 # The same examples on every run, so that a run never fails by luck. To look for new ones: --hypothesis-profile=explore
