@@ -39,6 +39,7 @@ from vllm_operator.status.observation import (
     rollout_of,
     scaling_of,
 )
+from vllm_operator.status.reading import becomes_ready, is_edited, ready_of
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class Reconciler:
             status = refused_status(body, error, _now())
             self._meter.stands(key, status)
             wrote = await self._write_status(key, body, status)
-            return Result(int(wrote), phase=status["phase"], reason=_ready_reason(status))
+            return Result(int(wrote), phase=status["phase"], reason=ready_of(status)["reason"])
         try:
             return await self._carry_out(key, resource, body, confirmed=confirmed)
         except OperatorError:
@@ -278,9 +279,12 @@ class Reconciler:
         if done.failure and failures >= _FAILURES:
             what, failure = done.failure
             done.errors.append(ChildError(what, "RequestFailed", str(failure)))
+        elif done.failure and is_edited(body):
+            # What runs is of before the edit: a status would speak of that, and in the name of the edit.
+            raise _counted(done, done.failure[1])
         seen = self._observation(done, await self._refusal(done))
         status = make_status(seen, previous, _now())
-        if done.failure and failures < _FAILURES and _says_too_much(status, body):
+        if done.failure and becomes_ready(status, previous):  # what is missing may be a Service, which no pod tells of
             raise _counted(done, done.failure[1])
         self._meter.stands(done.key, status)
         self._measure(done, seen, status)
@@ -294,7 +298,7 @@ class Reconciler:
         if error := _error(done):
             raise _counted(done, error)
         phase = status["phase"]
-        return Result(done.writes, phase == "Ready", done.requeue_after, phase, _ready_reason(status))
+        return Result(done.writes, phase == "Ready", done.requeue_after, phase, ready_of(status)["reason"])
 
     def _measure(self, done: Pass, seen: Observation, status: Object) -> None:
         """Have the metrics of a server read where the status does not say yet what vLLM made of its memory."""
@@ -316,22 +320,6 @@ class Reconciler:
         return True
 
 
-def _says_too_much(status: Object, body: Object) -> bool:
-    """Whether a status must wait because a child could not be written.
-
-    What runs is of before an edit, and would be spoken of in the edit's name; and nothing becomes ready that lacks a
-    child.
-    """
-    previous = body.get("status") or {}
-    said = previous.get("observedGeneration")
-    edited = said is not None and said != body["metadata"]["generation"]
-    return edited or (_is_ready(status) and not _is_ready(previous))
-
-
-def _is_ready(status: Object) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
-
-
 def _counted(done: Pass, error: OperatorError) -> OperatorError:
     error.writes = done.writes
     return error
@@ -344,10 +332,6 @@ def _error(done: Pass) -> OperatorError | None:
     if done.errors:
         return Blocked(done.errors[0].reason, f"{done.errors[0].what}: {done.errors[0].message}")
     return None
-
-
-def _ready_reason(status: Object) -> str:
-    return next(str(one["reason"]) for one in status["conditions"] if one["type"] == "Ready")
 
 
 def _now() -> str:

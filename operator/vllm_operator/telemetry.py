@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from vllm_operator.kinds import Kind
 from vllm_operator.naming import Key
+from vllm_operator.status.reading import ready_of
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # How a pass ends; see `app.workers`.
@@ -203,8 +204,7 @@ class Telemetry(Collector):
 
     def stands(self, key: Key, status: Mapping[str, Any]) -> None:
         """What is true of a resource, as its status says."""
-        ready: Mapping[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == "Ready"), {})
-        self._states[key] = (status.get("phase", ""), ready.get("reason", ""))
+        self._states[key] = (status.get("phase", ""), ready_of(status).get("reason", ""))
         drift = ((status.get("sizing") or {}).get("measured") or {}).get("driftPercent") or 0.0
         if abs(drift) >= DRIFT_PERCENT:
             self._drifts[key] = drift

@@ -28,6 +28,7 @@ from vllm_operator.scope import Scope
 
 log = logging.getLogger(__name__)
 
+_KOPF = Path(kopf.__file__).parent
 # The end of a watch: how long it may take, and how long until what did not end is told again.
 END_SECONDS = 6.0
 _END_ROUND_SECONDS = 2.0
@@ -212,7 +213,7 @@ def _tasks_of_kopf() -> set[asyncio.Task[Any]]:
 
 
 def _is_of_kopf(code: CodeType | None) -> bool:
-    return code is not None and Path(kopf.__file__).parent in Path(code.co_filename).parents
+    return code is not None and _KOPF in Path(code.co_filename).parents
 
 
 def _failure(task: asyncio.Task[Any]) -> BaseException | None:

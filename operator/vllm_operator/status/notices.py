@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vllm_operator.sizing.measured import drift, parse
 from vllm_operator.status.conditions import obstacle, pod_trouble
 from vllm_operator.status.observation import Observation
+from vllm_operator.status.reading import becomes_ready, ready_of
 
 UNSCHEDULABLE = "Unschedulable"
 
@@ -33,13 +34,12 @@ def notices(seen: Observation, previous: Mapping[str, Any], status: Mapping[str,
         yield Notice("Warning", error.reason, f"{error.what}: {error.message}")
     if sentence := sizing_drift(seen):
         yield Notice("Warning", "SizingDrift", sentence)
-    ready = _ready(status)
     if (found := obstacle(seen)) and not seen.errors:
         yield Notice("Warning", found[0], found[1])
     elif (trouble := pod_trouble(seen)) and trouble.reason != UNSCHEDULABLE:  # the scheduler writes Events of its own
         yield Notice("Warning", trouble.reason, trouble.message)
-    elif ready["status"] == "True" and _ready(previous).get("status") != "True":
-        yield Notice("Normal", "Ready", ready["message"])
+    elif becomes_ready(status, previous):
+        yield Notice("Normal", "Ready", ready_of(status)["message"])
 
 
 def sizing_drift(seen: Observation) -> str:
@@ -49,8 +49,3 @@ def sizing_drift(seen: Observation) -> str:
         return ""
     found = drift(measured, sizing.kv_tokens)
     return found.sentence if found.outside else ""
-
-
-def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = (one for one in status.get("conditions") or () if one["type"] == "Ready")
-    return next(found, {})
